@@ -1,0 +1,126 @@
+"""`fs3 down`, `fs3 ps`, `fs3 kill`: the processes of the local cluster."""
+
+import contextlib
+import json
+import os
+import pathlib
+import shutil
+import signal
+import time
+
+import click
+
+from fs3.cli.cluster_dir import ClusterDir, data_option, find, find_running
+from fs3.cli.supervisor import memory_bytes
+from fs3.limits import MIB
+
+DOWN_TIMEOUT_S = 90.0
+
+
+@click.command()
+@data_option
+@click.option(
+    "--erase", is_flag=True, help="Also delete all data of the cluster. There is no way back."
+)
+@click.option("--yes", is_flag=True, help="Do not ask before erasing.")
+def down(data: pathlib.Path | None, erase: bool, yes: bool) -> None:
+    """Stop the local cluster; the data stays unless --erase."""
+    cluster = find(data)
+    stopped = _stop(cluster)
+    if erase:
+        _erase(cluster, yes)
+    elif stopped:
+        click.echo(f"stopped; data kept in {cluster.root} (fs3 up continues)")
+    else:
+        click.echo(f"the cluster in {cluster.root} was not running")
+
+
+def _stop(cluster: ClusterDir) -> bool:
+    state = cluster.state()
+    if not state:
+        return False
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(state["supervisor"]), signal.SIGTERM)
+    deadline = time.monotonic() + DOWN_TIMEOUT_S
+    while cluster.running():
+        if time.monotonic() > deadline:
+            raise click.ClickException(
+                f"the supervisor (pid {state['supervisor']}) did not stop in "
+                f"{DOWN_TIMEOUT_S:.0f} s; "
+                f"see {cluster.logs}"
+            )
+        time.sleep(0.05)
+    return True
+
+
+def _erase(cluster: ClusterDir, yes: bool) -> None:
+    shape = cluster.load_shape()
+    if not yes and os.isatty(0):
+        click.confirm(
+            f"delete all data of cluster {shape.cluster_id[:8]} in {cluster.root}?", abort=True
+        )
+    for name in [
+        "mgmtd",
+        "meta",
+        "logs",
+        "run",
+        *(f"storage-{n}" for n in range(1, shape.nodes + 1)),
+    ]:
+        shutil.rmtree(cluster.root / name, ignore_errors=True)
+    cluster.keyring.unlink(missing_ok=True)
+    cluster.shape_file.unlink()
+    with contextlib.suppress(OSError):  # the directory may hold something of the user's
+        cluster.root.rmdir()
+    click.echo(f"erased the cluster in {cluster.root}")
+
+
+@click.command()
+@data_option
+@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+def ps(data: pathlib.Path | None, output: str) -> None:
+    """Processes of the local cluster: pid, memory (proportional set size), restarts."""
+    state = find_running(data).state()
+    processes = state.get("processes", {})
+    if output == "json":
+        click.echo(json.dumps(processes, indent=1))
+        return
+    click.echo(f"{'NAME':<11} {'PID':>8} {'STATE':<9} {'MEMORY':>9} {'RESTARTS':>8}  ADDRESS")
+    total = memory_bytes(int(state["supervisor"]))
+    click.echo(_row("supervisor", int(state["supervisor"]), True, total, 0, state["mgmtd"]))
+    for name, entry in processes.items():
+        size = memory_bytes(entry["pid"]) if entry["pid"] else 0
+        total += size
+        address = entry["addresses"][0] if entry["addresses"] else ""
+        click.echo(_row(name, entry["pid"], entry["ready"], size, entry["restarts"], address))
+    click.echo(f"{'':<30} {total / MIB:5.0f} MiB in all")
+
+
+def _row(name: str, pid: int, ready: bool, size: int, restarts: int, address: str) -> str:
+    state = "down" if not pid else "ready" if ready else "starting"
+    return f"{name:<11} {pid:>8} {state:<9} {size / MIB:5.0f} MiB {restarts:>8}  {address}"
+
+
+@click.command()
+@click.argument("name")
+@data_option
+@click.option(
+    "--hold", "hold_s", type=click.FloatRange(0, 86400), help="Keep it down for so many seconds."
+)
+def kill(name: str, data: pathlib.Path | None, hold_s: float | None) -> None:
+    """Kill one process with SIGKILL, to see what happens. The supervisor starts it again after a
+    pause.
+
+    NAME as `fs3 ps` shows it: storage-2, meta, mgmtd, mount.
+    """
+    cluster = find_running(data)
+    processes = cluster.state().get("processes", {})
+    if name not in processes:
+        raise click.UsageError(f"there is no {name}; there are {', '.join(processes)}")
+    if hold_s is not None:
+        (cluster.run / f"{name}.hold").write_text(f"{time.time() + hold_s}\n")
+    pid = int(processes[name]["pid"])
+    if not pid:
+        raise click.ClickException(f"{name} is down already; the supervisor starts it again soon")
+    os.kill(pid, signal.SIGKILL)
+    back = f"stays down for {hold_s:.0f} s" if hold_s else "comes back in about two seconds"
+    click.echo(f"killed {name} (pid {pid}); it {back}. Watch: fs3 status")

@@ -1,0 +1,46 @@
+"""`fs3 mount` and `fs3 umount`."""
+
+import pathlib
+
+import click
+
+from fs3.cli.cluster_dir import data_option, find_running
+
+
+@click.command()
+@click.argument("mount_point", type=click.Path(path_type=pathlib.Path, file_okay=False))
+@data_option
+@click.option("--mgmtd", help="Address of a manager, instead of the local cluster's.")
+@click.option("--read-only", is_flag=True)
+@click.option("--foreground", is_flag=True, help="Stay in the foreground until unmounted.")
+@click.option("--ready-fd", type=int, hidden=True)
+def mount(
+    mount_point: pathlib.Path,
+    data: pathlib.Path | None,
+    mgmtd: str | None,
+    read_only: bool,
+    foreground: bool,
+    ready_fd: int | None,
+) -> None:
+    """Mount the file system at MOUNT_POINT."""
+    address = mgmtd or find_running(data).state()["mgmtd"]
+    from fs3.mount.native import check_mount_point
+
+    check_mount_point(mount_point)
+    if not foreground:
+        from fs3.mount.background import detach
+
+        ready_fd = detach(mount_point)
+    from fs3.mount.native import run
+
+    run(mount_point, mgmtd=address, read_only=read_only, ready_fd=ready_fd)
+
+
+@click.command()
+@click.argument("mount_point", type=click.Path(path_type=pathlib.Path))
+@click.option("--lazy", is_flag=True, help="Detach now, finish when the last user is gone.")
+def umount(mount_point: pathlib.Path, lazy: bool) -> None:
+    """Unmount. When it is busy: says which processes keep it so."""
+    from fs3.mount.umount import unmount
+
+    unmount(mount_point, lazy=lazy)

@@ -1,0 +1,490 @@
+"""Client: the file system for programs, without a mount."""
+
+import atexit
+import contextlib
+import io
+import os
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Self, TypeVar
+
+from fs3._proto import meta_pb2
+from fs3.client.attributes import DirEntry
+from fs3.client.batch import ReadIntoItem, ReadItem, plan_reads
+from fs3.client.calls import Buffer, Handle, Native, Operation, Queue
+from fs3.client.discover import meta_addresses as discover
+from fs3.client.drivers import Batch, run
+from fs3.client.file import File
+from fs3.client.identity import Identity
+from fs3.client.modes import parse_mode
+from fs3.client.operations import RENAME_NOREPLACE, Opened, Operations
+from fs3.client.paths import Path, naming
+from fs3.runtime.entropy import Entropy, SystemEntropy
+
+__all__ = ["Client", "Scan", "Where", "connect_native", "new_queue", "times_in_ns"]
+
+T = TypeVar("T")
+Where = str | os.PathLike[str]
+_COPY_BYTES = 8 << 20  # of put and get: one request on the way in, one on the way out
+
+_open_clients: "weakref.WeakSet[Client]" = weakref.WeakSet()
+
+
+def connect_native(
+    addresses: Sequence[str],
+    *,
+    entropy: Entropy,
+    cluster_id: bytes = b"",
+    write_back_bytes: int = 4 << 20,
+    meta_deadline_s: float = 30.0,
+    data_deadline_s: float = 60.0,
+) -> Native:
+    """A native client under a fresh client id. It connects when it is first used."""
+    from fs3._native import NativeClient  # here, so that importing fs3 loads no extension
+
+    native: Native = NativeClient(
+        list(addresses),
+        entropy.token(16),
+        cluster_id=cluster_id,
+        meta_deadline_s=meta_deadline_s,
+        data_deadline_s=data_deadline_s,
+        write_back_bytes=write_back_bytes,
+    )
+    return native
+
+
+def new_queue() -> Queue:
+    from fs3._native import CompletionQueue
+
+    queue: Queue = CompletionQueue()
+    return queue
+
+
+class Client:
+    """One connection to a file system; paths are absolute inside it.
+
+    Thread-safe. Methods are those of `os`, `os.path` and `shutil`, with the same arguments and the
+    same exceptions (OSError and its subclasses, with errno and filename). Calls wait without the
+    GIL, so threads make use of one client. After fork() the child makes its own: an inherited one
+    raises OSError ESHUTDOWN.
+
+    where: data directory of a local cluster, "tcp://host:port", "unix:///path" or
+        "fs3://host:port"; several addresses with commas. None: $FS3_META, $FS3_DATA, ./fs3-data.
+    meta_addresses: the addresses themselves, instead of `where`.
+    write_back_bytes: unsent bytes per open file; 0 makes every write wait for its replicas.
+    meta_deadline_s, data_deadline_s: how long calls are repeated while servers cannot answer.
+
+    >>> with Client("fs3-data") as client:  # doctest: +SKIP
+    ...     with client.open("/hello", "wb") as file:
+    ...         file.write(b"world")
+    5
+    """
+
+    def __init__(
+        self,
+        where: Where | None = None,
+        *,
+        meta_addresses: Iterable[str] | None = None,
+        cluster_id: bytes = b"",
+        write_back_bytes: int = 4 << 20,
+        meta_deadline_s: float = 30.0,
+        data_deadline_s: float = 60.0,
+        identity: Identity | None = None,
+        entropy: Entropy | None = None,
+        native: Native | None = None,
+        queues: Callable[[], Queue] = new_queue,
+    ) -> None:
+        self._pid = os.getpid()
+        self._closed = False
+        self._identity = identity or Identity.of_process()
+        self._queues = queues
+        if native is None:
+            addresses = list(meta_addresses) if meta_addresses is not None else discover(where)
+            self._recipe: dict[str, Any] | None = {
+                "meta_addresses": addresses,
+                "cluster_id": cluster_id,
+                "write_back_bytes": write_back_bytes,
+                "meta_deadline_s": meta_deadline_s,
+                "data_deadline_s": data_deadline_s,
+            }
+            native = connect_native(
+                addresses,
+                entropy=entropy or SystemEntropy(),
+                cluster_id=cluster_id,
+                write_back_bytes=write_back_bytes,
+                meta_deadline_s=meta_deadline_s,
+                data_deadline_s=data_deadline_s,
+            )
+        else:
+            self._recipe = None
+        self._native = native
+        self._operations = Operations(native, self._identity)
+        self._files: weakref.WeakSet[File] = weakref.WeakSet()
+        self._files_lock = threading.Lock()
+        _open_clients.add(self)
+
+    # ---- the client itself ----
+
+    def close(self) -> None:
+        """Closes every open file (the first error is raised), then the connections. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        if os.getpid() != self._pid:
+            return  # the parent's files and threads
+        with self._files_lock:
+            files = list(self._files)
+        first: OSError | None = None
+        for file in files:
+            try:
+                file.close()
+            except OSError as error:
+                first = first or error
+        self._native.shutdown()
+        _open_clients.discard(self)
+        if first is not None:
+            raise first
+
+    def statistics(self) -> dict[str, int]:
+        """Counters since the client was made: calls, retries, bytes; and dirty_bytes now."""
+        return self._native.statistics()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        where = ",".join(self._recipe["meta_addresses"]) if self._recipe else "given"
+        return f"<fs3.Client {where}{' closed' if self._closed else ''}>"
+
+    def __reduce__(self) -> Any:
+        """Pickled as its addresses: a worker process connects by itself."""
+        if self._recipe is None:
+            raise TypeError("a Client over a given native client cannot be pickled")
+        return _rebuild, (self._recipe,)
+
+    # ---- files ----
+
+    def open(
+        self,
+        path: Path,
+        mode: str = "rb",
+        buffering: int = 0,
+        *,
+        encoding: str | None = None,
+        errors: str | None = None,
+        newline: str | None = None,
+        permissions: int = 0o666,
+        flags: int = 0,
+    ) -> Any:
+        """As the built-in open. Binary modes give a File (or, with buffering > 1, a buffered reader
+        or writer over one), text modes an io.TextIOWrapper. `permissions` are those of a new file
+        before the umask; `flags` are more os.O_* (O_DIRECT: every write waits for its replicas)."""
+        parsed = parse_mode(mode)
+        opened = self._run(self._operations.open(path, parsed.flags | flags, permissions))
+        raw = File(self, opened, path, parsed)
+        with self._files_lock:
+            self._files.add(raw)
+        if not parsed.text and buffering <= 1:
+            return raw
+        size = buffering if buffering > 1 else 1 << 20
+        return _buffered(raw, size, parsed.text, encoding, errors, newline)
+
+    def read_bytes(self, path: Path) -> bytes:
+        with self.open(path, "rb") as file:
+            data: bytes = file.readall()
+            return data
+
+    def write_bytes(self, path: Path, data: Buffer) -> int:
+        """Replaces the content; when it returns, every later open sees it."""
+        with self.open(path, "wb") as file:
+            length: int = file.write(data)
+            return length
+
+    def truncate(self, path: Path, length: int) -> None:
+        self._run(self._operations.truncate(path, length))
+
+    # ---- many reads at once ----
+
+    def pread_many(self, items: Iterable[ReadItem]) -> list[bytes]:
+        """[(path or File, offset, length)] read all at once; the bytes of each, short only at the
+        end of a file. Paths are opened (each once) and closed again. Raises the first error."""
+        wanted = list(items)
+        buffers = [bytearray(length) for _, _, length in wanted]
+        into = [
+            (where, offset, buffer)
+            for (where, offset, _), buffer in zip(wanted, buffers, strict=True)
+        ]
+        lengths = self.preadinto_many(into)
+        return [bytes(memoryview(b)[:n]) for b, n in zip(buffers, lengths, strict=True)]
+
+    def preadinto_many(self, items: Iterable[ReadIntoItem]) -> list[int]:
+        """[(path or File, offset, buffer)] read all at once, without the GIL; the bytes read into
+        each buffer."""
+        wanted = list(items)
+        files, paths = plan_reads(wanted)
+        opened = self._open_all(paths)
+        try:
+            handles = {**files, **{path: each.handle for path, each in opened.items()}}
+            reads: list[tuple[Handle, int, Buffer]] = [
+                (handles[where], offset, buffer) for where, offset, buffer in wanted
+            ]
+            with naming("pread_many"):
+                return self._native.readinto_many(reads)
+        finally:
+            ends = [self._operations.close(each, path) for path, each in opened.items()]
+            self._batch(ends)
+
+    def _open_all(self, paths: Sequence[Path]) -> dict[Any, Opened]:
+        results = self._batch([self._operations.open(path, os.O_RDONLY) for path in paths])
+        opened = {p: r for p, r in zip(paths, results, strict=True) if isinstance(r, Opened)}
+        for result in results:
+            if isinstance(result, OSError):
+                self._batch([self._operations.close(each, path) for path, each in opened.items()])
+                raise result
+        return opened
+
+    # ---- attributes ----
+
+    def stat(self, path: Path, *, follow_symlinks: bool = True) -> os.stat_result:
+        return self._run(self._operations.stat(path, follow_symlinks=follow_symlinks))
+
+    def lstat(self, path: Path) -> os.stat_result:
+        return self._run(self._operations.stat(path, follow_symlinks=False))
+
+    def attributes(self, path: Path) -> meta_pb2.Attr:
+        """The metadata service's own record, layout included."""
+        return self._run(self._operations.attributes(path))
+
+    def exists(self, path: Path) -> bool:
+        """False when it is not there (or a link to nowhere); an error when that cannot be said."""
+        return self._run(self._operations.exists(path))
+
+    def lexists(self, path: Path) -> bool:
+        return self._run(self._operations.exists(path, follow_symlinks=False))
+
+    def isdir(self, path: Path) -> bool:
+        return self._run(self._operations.is_dir(path))
+
+    def isfile(self, path: Path) -> bool:
+        return self._run(self._operations.is_file(path))
+
+    def islink(self, path: Path) -> bool:
+        return self._run(self._operations.is_link(path))
+
+    def chmod(self, path: Path, mode: int, *, follow_symlinks: bool = True) -> None:
+        self._run(self._operations.chmod(path, mode, follow_symlinks=follow_symlinks))
+
+    def chown(self, path: Path, uid: int, gid: int, *, follow_symlinks: bool = True) -> None:
+        """-1 leaves the one or the other as it is."""
+        self._run(self._operations.chown(path, uid, gid, follow_symlinks=follow_symlinks))
+
+    def utime(
+        self,
+        path: Path,
+        times: tuple[float, float] | None = None,
+        *,
+        ns: tuple[int, int] | None = None,
+        follow_symlinks: bool = True,
+    ) -> None:
+        """(atime, mtime) in seconds, or exactly in nanoseconds; neither: now."""
+        times_ns = times_in_ns(times, ns)
+        self._run(self._operations.utime(path, times_ns, follow_symlinks=follow_symlinks))
+
+    def statvfs(self, path: Path = "/") -> os.statvfs_result:
+        return self._run(self._operations.statvfs())
+
+    # ---- entries ----
+
+    def mkdir(self, path: Path, mode: int = 0o777) -> None:
+        self._run(self._operations.mkdir(path, mode))
+
+    def makedirs(self, path: Path, mode: int = 0o777, exist_ok: bool = False) -> None:
+        self._run(self._operations.makedirs(path, mode, exist_ok=exist_ok))
+
+    def rmdir(self, path: Path) -> None:
+        self._run(self._operations.rmdir(path))
+
+    def unlink(self, path: Path) -> None:
+        self._run(self._operations.unlink(path))
+
+    remove = unlink
+
+    def rmtree(self, path: Path) -> None:
+        """A directory and everything below it."""
+        self._run(self._operations.rmtree(path))
+
+    def rename(self, source: Path, target: Path, *, replace: bool = True) -> None:
+        """Atomic. replace=False refuses an existing target (FileExistsError)."""
+        self._run(self._operations.rename(source, target, 0 if replace else RENAME_NOREPLACE))
+
+    def replace(self, source: Path, target: Path) -> None:
+        self._run(self._operations.rename(source, target))
+
+    def symlink(self, target: Path, path: Path) -> None:
+        self._run(self._operations.symlink(target, path))
+
+    def readlink(self, path: Path) -> str:
+        return self._run(self._operations.readlink(path))
+
+    def link(self, source: Path, path: Path) -> None:
+        self._run(self._operations.link(source, path))
+
+    def listdir(self, path: Path = "/") -> list[str]:
+        return self._run(self._operations.listdir(path))
+
+    def scandir(self, path: Path = "/") -> "Scan":
+        """As os.scandir, with the attributes of every entry in the same answer."""
+        return Scan(self._run(self._operations.scandir(path, self.stat)))
+
+    def walk(
+        self,
+        top: Path = "/",
+        topdown: bool = True,
+        onerror: Callable[[OSError], object] | None = None,
+        followlinks: bool = False,
+    ) -> Iterator[tuple[str, list[str], list[str]]]:
+        """As os.walk."""
+        where = os.fsdecode(top)
+        try:
+            entries = list(self.scandir(where))
+        except OSError as error:
+            if onerror is not None:
+                onerror(error)
+            return
+        directories = [entry.name for entry in entries if entry.is_dir()]
+        files = [entry.name for entry in entries if not entry.is_dir()]
+        links = {entry.name for entry in entries if entry.is_symlink()}
+        if topdown:
+            yield where, directories, files
+        for name in directories:
+            if followlinks or name not in links:
+                below = where.rstrip("/") + "/" + name
+                yield from self.walk(below, topdown, onerror, followlinks)
+        if not topdown:
+            yield where, directories, files
+
+    # ---- from and to the local file system ----
+
+    def put(
+        self, source: Where, path: Path, *, on_bytes: Callable[[int], object] | None = None
+    ) -> int:
+        """Copies a local file in; returns its length. Durable when it returns. `on_bytes` hears the
+        bytes copied since it was last called."""
+        block = memoryview(bytearray(_COPY_BYTES))
+        total = 0
+        with open(source, "rb", buffering=0) as reader, self.open(path, "wb") as writer:
+            while length := reader.readinto(block):
+                writer.write(block[:length])
+                total += length
+                if on_bytes is not None:
+                    on_bytes(length)
+            writer.fsync()
+        return total
+
+    def get(
+        self, path: Path, target: Where, *, on_bytes: Callable[[int], object] | None = None
+    ) -> int:
+        """Copies a file out, over what is at `target`; returns its length."""
+        block = memoryview(bytearray(_COPY_BYTES))
+        total = 0
+        with self.open(path, "rb") as reader, open(target, "wb", buffering=0) as writer:
+            while length := reader.readinto(block):
+                left = block[:length]
+                while left:
+                    left = left[writer.write(left) :]
+                total += length
+                if on_bytes is not None:
+                    on_bytes(length)
+        return total
+
+    # ---- inside ----
+
+    def _run(self, operation: Operation[T]) -> T:
+        return run(self._native, self._queues, operation)
+
+    def _batch(self, operations: Sequence[Operation[Any]]) -> list[Any]:
+        if not operations:
+            return []
+        return Batch(self._native, self._queues).run(operations)
+
+    def _read(self, handle: Handle, offset: int, length: int, path: Path) -> bytes:
+        with naming(path):
+            return self._native.read(handle, offset, length)
+
+    def _forget(self, file: File) -> None:
+        with self._files_lock:
+            self._files.discard(file)
+
+
+class Scan:
+    """What scandir returns: an iterator, and a context manager as in os."""
+
+    def __init__(self, entries: list[DirEntry]) -> None:
+        self._entries = iter(entries)
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> DirEntry:
+        return next(self._entries)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._entries = iter(())
+
+
+def times_in_ns(
+    times: tuple[float, float] | None, ns: tuple[int, int] | None
+) -> tuple[int, int] | None:
+    if times is not None and ns is not None:
+        raise ValueError("utime: give either times or ns, not both")
+    if times is not None:
+        return int(times[0] * 1e9), int(times[1] * 1e9)
+    return ns
+
+
+def _buffered(
+    raw: File,
+    size: int,
+    text: bool,
+    encoding: str | None,
+    errors: str | None,
+    newline: str | None,
+) -> Any:
+    buffer: io.BufferedRandom | io.BufferedReader | io.BufferedWriter
+    if raw.readable() and raw.writable():
+        buffer = io.BufferedRandom(raw, size)
+    elif raw.readable():
+        buffer = io.BufferedReader(raw, size)
+    else:
+        buffer = io.BufferedWriter(raw, size)
+    if not text:
+        return buffer
+    return io.TextIOWrapper(buffer, encoding or "utf-8", errors, newline)
+
+
+def _rebuild(recipe: dict[str, Any]) -> Client:
+    return Client(**recipe)
+
+
+@atexit.register
+def _close_all() -> None:
+    """Buffered bytes of files that nobody closed must not be lost because the process ends."""
+    for client in list(_open_clients):
+        with contextlib.suppress(OSError):
+            client.close()

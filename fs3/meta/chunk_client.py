@@ -1,0 +1,29 @@
+"""ChunkPort over the native client."""
+
+from typing import Any
+
+from fs3.meta.inode import Layout
+
+__all__ = ["ChunkClient"]
+
+
+class ChunkClient:
+    """`native`: fs3._native.NativeClient, made with the capability key of the cluster.
+    Thread-safe."""
+
+    def __init__(self, native: Any) -> None:
+        self._native = native
+
+    def truncate_chunks(self, inode: int, layout: Layout, old_size: int, new_size: int) -> None:
+        self._native.truncate_chunks(inode, _encoded(layout), old_size, new_size)
+
+    def remove_chunks(self, inode: int, layout: Layout, size: int) -> None:
+        self._native.remove_chunks(inode, _encoded(layout), size)
+
+    def query_length(self, inode: int, layout: Layout) -> int:
+        length: int = self._native.query_length(inode, _encoded(layout))
+        return length
+
+
+def _encoded(layout: Layout) -> bytes:
+    return layout.message().SerializeToString()

@@ -1,0 +1,93 @@
+"""What an operation knows besides its transaction and its request, and what it leaves for the
+store to do."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from fs3._proto import meta_pb2
+from fs3.meta.allocator import InodeAllocator
+from fs3.meta.clients import ClientTable
+from fs3.meta.garbage import GarbageOrder
+from fs3.meta.inode import Inode, Layout
+from fs3.meta.layouts import LayoutPolicy
+from fs3.meta.leases import LeaseTable
+from fs3.meta.permission import Caller
+from fs3.meta.ports import SpacePort
+from fs3.types import InodeId
+
+__all__ = ["Context", "Environment", "IntentPending", "LengthNeeded"]
+
+
+class Wait(Exception):
+    """The operation cannot be answered yet; it left no writes and runs again from the start
+    later."""
+
+    def __init__(self, inode: int) -> None:
+        super().__init__(inode)
+        self.inode = inode
+
+
+class IntentPending(Wait):
+    """... when the truncate of `inode` that is in progress has finished."""
+
+
+class LengthNeeded(Wait):
+    """... when storage has told where the data of `inode` ends."""
+
+    def __init__(self, inode: int, truncate_epoch: int, layout: Layout) -> None:
+        super().__init__(inode)
+        self.truncate_epoch = truncate_epoch
+        self.layout = layout
+
+
+@dataclass(slots=True)
+class Environment:
+    """The parts of the service that operations use. One per service; guarded by the store's
+    lock."""
+
+    allocator: InodeAllocator
+    layouts: LayoutPolicy
+    leases: LeaseTable
+    clients: ClientTable
+    garbage: GarbageOrder
+    space: SpacePort
+    new_session: Callable[[], bytes]  # 16 random bytes
+
+
+@dataclass(slots=True)
+class Context:
+    """One request. Fields below the line are left by the operation."""
+
+    env: Environment
+    caller: Caller
+    client: bytes  # 16 bytes, or empty for a request that changes nothing
+    umask: int
+    now_ns: int
+    measured: dict[int, tuple[int, int]] = field(default_factory=dict)
+    # ---
+    rights: int = 0  # the reply carries a capability with these
+    session: bytes = b""
+    hold: int = 0  # inode whose truncate has to be finished before the reply goes out; 0 = none
+    sessions_change: int = 0  # +1 opened, -1 closed
+
+    def reset(self) -> None:
+        """Before each attempt."""
+        self.rights = self.hold = self.sessions_change = 0
+        self.session = b""
+
+    def measured_length(self, inode: Inode) -> int:
+        """Where the data ends on storage, told after the newest truncate. Raises LengthNeeded."""
+        epoch, length = self.measured.get(inode.number, (-1, 0))
+        if epoch != inode.truncate_epoch:
+            raise LengthNeeded(inode.number, inode.truncate_epoch, inode.layout)
+        return length
+
+    def entry(self, inode: Inode) -> meta_pb2.Entry:
+        """Attributes under a lease of the client."""
+        return meta_pb2.Entry(attr=inode.attr(), lease=self.lease(inode.number))
+
+    def lease(self, inode: int) -> meta_pb2.Lease | None:
+        return self.env.leases.grant(inode, self.client) if self.client else None
+
+    def new_inode(self) -> InodeId:
+        return self.env.allocator.take()

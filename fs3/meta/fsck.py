@@ -1,0 +1,270 @@
+"""Checks the name space as it lies in the KV, and lists what storage has to hold for it.
+
+Each finding names its check; every check has a test that plants its damage
+(tests/unit/test_meta_fsck.py).
+
+| check | invariant |
+|---|---|
+| record | every record decodes and passes its check(); every key has a known prefix and shape |
+| root | inode 1 is a directory, has no entry, and is its own parent |
+| inode_id | every inode id is below the allocator's counter |
+| inode_orphan | an inode without an entry is in the gc queue (or is the root) |
+| inode_nlink | nlink = entries of a file, 2 + subdirectories of a directory, 0 in the gc queue |
+| dentry_dangling | every entry leads to an inode |
+| dentry_type | the type in the entry is the inode's |
+| dentry_order | the order in the key is that of the name; the name is a legal one |
+| dentry_parent | the directory of an entry exists and is a directory |
+| directory_entries | a directory has one entry, in the directory that its parent pointer names |
+| directory_cycle | every directory reaches the root by its parents |
+| gc_inode | a row of the gc queue leads to an inode without a name, which has one row |
+| session_inode | a session leads to a regular file; its index row exists, and the other way round |
+| intent_inode | a truncate in progress leads to a regular file of the same truncate epoch |
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from fs3.errors import Damaged, Refused
+from fs3.kv import keys
+from fs3.kv.api import KEY_END, KeyValueStore, Transaction
+from fs3.meta import dirent, garbage, idempotency, intent, session
+from fs3.meta import inode as inodes
+from fs3.meta.allocator import reserved_end
+from fs3.meta.inode import DIRECTORY, FILE, Inode, Layout
+from fs3.types import ROOT_INODE
+
+__all__ = ["Finding", "LiveFile", "fsck", "live_files"]
+
+PAGE = 1000
+
+
+class Finding(NamedTuple):
+    check: str
+    detail: str
+
+
+class LiveFile(NamedTuple):
+    """A file whose chunks may exist: what the storage checker compares with."""
+
+    inode: int
+    layout: Layout
+    size: int
+    removing: bool  # it has no name any more: its chunks may be gone, in part or whole
+
+
+def fsck(kv: KeyValueStore) -> list[Finding]:
+    """All findings, none when the name space is sound. Reads one version; changes nothing."""
+    txn = kv.begin()
+    try:
+        return _Checker(txn).run()
+    finally:
+        txn.cancel()
+
+
+def live_files(kv: KeyValueStore) -> Iterator[LiveFile]:
+    """Every regular file, in no order. Reads one version for as long as the iterator lives."""
+    txn = kv.begin()
+    try:
+        for key, record in _rows(txn, keys.INODE):
+            inode = inodes.decode(keys.inode_of(key), record)
+            if inode.type == FILE:
+                yield LiveFile(inode.number, inode.layout, inode.size, inode.nlink == 0)
+    finally:
+        txn.cancel()
+
+
+def _rows(txn: Transaction, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
+    at, end = prefix, keys.prefix_end(prefix) if prefix else KEY_END
+    while True:
+        page = txn.get_range(at, end, limit=PAGE, snapshot=True)
+        yield from page
+        if len(page) < PAGE:
+            return
+        at = page[-1][0] + b"\0"
+
+
+class _Checker:
+    """Loads all records once, then compares them."""
+
+    def __init__(self, txn: Transaction) -> None:
+        self._txn = txn
+        self._findings: list[Finding] = []
+        self._inodes: dict[int, Inode] = {}
+        self._entries: list[tuple[int, dirent.Dirent]] = []  # parent, entry
+        self._names: defaultdict[int, list[int]] = defaultdict(list)  # inode -> parents
+        self._subdirectories: Counter[int] = Counter()
+        self._queued: Counter[int] = Counter()
+        self._sessions: dict[tuple[int, bytes], session.Session] = {}
+        self._session_index: set[tuple[bytes, int, bytes]] = set()
+        self._intents: list[intent.TruncateIntent] = []
+
+    def run(self) -> list[Finding]:
+        self._load()
+        self._ids_end = self._reserved_end()
+        self._check_root()
+        self._check_entries()
+        for inode in self._inodes.values():
+            self._check_inode(inode)
+            if inode.is_directory and inode.nlink:
+                self._check_directory(inode)
+        self._check_queue()
+        self._check_sessions()
+        self._check_intents()
+        return self._findings
+
+    def _find(self, check: str, detail: str) -> None:
+        self._findings.append(Finding(check, detail))
+
+    # -- loading -------------------------------------------------------------------------------
+
+    def _load(self) -> None:
+        loaders: dict[bytes, tuple[int, Callable[[bytes, bytes], None]]] = {
+            keys.INODE: (12, self._load_inode),
+            keys.DENTRY: (0, self._load_entry),
+            keys.SESSION: (28, self._load_session),
+            keys.CLIENT_SESSION: (44, self._load_session_index),
+            keys.IDEMPOTENCY: (32, lambda key, record: _ignore(idempotency.decode(record))),
+            keys.GARBAGE: (20, self._load_garbage),
+            keys.INTENT: (12, self._load_intent),
+            keys.ALLOCATOR: (4, lambda key, record: _ignore(reserved_end(self._txn))),
+            keys.FILE_SYSTEM: (4, lambda key, record: None),
+        }
+        for key, record in _rows(self._txn, b""):
+            length, load = loaders.get(key[:4], (0, None))
+            if key.startswith(keys.MANAGER):
+                continue
+            if load is None:
+                self._find("record", f"key {key.hex()} has no known prefix")
+            elif (length and len(key) != length) or len(key) < 4:
+                self._find("record", f"key {key.hex()} has {len(key)} bytes, not {length}")
+            else:
+                try:
+                    load(key, record)
+                except Damaged as damage:
+                    self._find("record", str(damage))
+
+    def _reserved_end(self) -> int:
+        try:
+            return reserved_end(self._txn)
+        except Damaged:
+            return 1 << 64  # found as a damaged record already
+
+    def _load_inode(self, key: bytes, record: bytes) -> None:
+        number = keys.inode_of(key)
+        self._inodes[number] = inodes.decode(number, record)
+
+    def _load_entry(self, key: bytes, record: bytes) -> None:
+        if len(key) < 21:
+            self._find("record", f"key {key.hex()} is too short for an entry")
+            return
+        parent, order, name = keys.dentry_fields(key)
+        entry = dirent.decode(name, record, order)
+        self._entries.append((parent, entry))
+        self._names[entry.inode].append(parent)
+        self._subdirectories[parent] += entry.type == DIRECTORY
+
+    def _load_session(self, key: bytes, record: bytes) -> None:
+        held = session.decode(*keys.session_fields(key), record)
+        self._sessions[held.inode, held.id] = held
+
+    def _load_session_index(self, key: bytes, record: bytes) -> None:
+        self._session_index.add(keys.client_session_fields(key))
+
+    def _load_garbage(self, key: bytes, record: bytes) -> None:
+        garbage.decode(key, record)
+        self._queued[keys.garbage_fields(key)[1]] += 1
+
+    def _load_intent(self, key: bytes, record: bytes) -> None:
+        self._intents.append(intent.decode(keys.inode_of(key), record))
+
+    # -- checks --------------------------------------------------------------------------------
+
+    def _check_root(self) -> None:
+        root = self._inodes.get(ROOT_INODE)
+        if root is None or not root.is_directory:
+            self._find("root", "inode 1 is no directory")
+        elif root.parent != ROOT_INODE or self._names[ROOT_INODE]:
+            self._find("root", "the root is not its own parent, or has an entry")
+
+    def _check_entries(self) -> None:
+        for parent, entry in self._entries:
+            where = f"entry {entry.name!r} of inode {parent}"
+            inode = self._inodes.get(entry.inode)
+            if inode is None:
+                self._find("dentry_dangling", f"{where} leads to missing inode {entry.inode}")
+            elif inode.type != entry.type:
+                self._find("dentry_type", f"{where} says {entry.type}, the inode {inode.type}")
+            if keys.name_order(entry.name) != entry.order or not _is_name(entry.name):
+                self._find("dentry_order", f"{where} has order {entry.order:#x} or a bad name")
+            directory = self._inodes.get(parent)
+            if directory is None or not directory.is_directory:
+                self._find("dentry_parent", f"{where}: that is no directory")
+
+    def _check_inode(self, inode: Inode) -> None:
+        number = inode.number
+        names = len(self._names[number])
+        if number >= self._ids_end:
+            self._find("inode_id", f"inode {number} was never allocated")
+        if not names and not self._queued[number] and number != ROOT_INODE:
+            self._find("inode_orphan", f"inode {number} has no entry and is not in the gc queue")
+        if inode.is_directory:
+            expected = 2 + self._subdirectories[number] if names or number == ROOT_INODE else 0
+        else:
+            expected = names
+        if inode.nlink != expected:
+            self._find("inode_nlink", f"inode {number} has nlink {inode.nlink}, not {expected}")
+
+    def _check_directory(self, inode: Inode) -> None:
+        number = inode.number
+        if number == ROOT_INODE:
+            return
+        if self._names[number] != [inode.parent]:
+            self._find(
+                "directory_entries",
+                f"directory {number} has parent {inode.parent}, entries in {self._names[number]}",
+            )
+        seen = set()
+        while number != ROOT_INODE:
+            above = self._inodes.get(number)
+            if number in seen or above is None or not above.is_directory:
+                self._find("directory_cycle", f"directory {inode.number} does not reach the root")
+                return
+            seen.add(number)
+            number = above.parent
+
+    def _check_queue(self) -> None:
+        for number, rows in self._queued.items():
+            inode = self._inodes.get(number)
+            if inode is None or inode.nlink or rows != 1:
+                self._find("gc_inode", f"inode {number}: {rows} rows, {inode}")
+
+    def _check_sessions(self) -> None:
+        for (number, session_id), held in self._sessions.items():
+            inode = self._inodes.get(number)
+            if inode is None or inode.type != FILE:
+                self._find("session_inode", f"session {session_id.hex()} of inode {number}")
+            if (held.client, number, session_id) not in self._session_index:
+                self._find("session_inode", f"session {session_id.hex()} is not in the index")
+        for _, number, session_id in self._session_index:
+            if (number, session_id) not in self._sessions:
+                self._find("session_inode", f"index row of missing session {session_id.hex()}")
+
+    def _check_intents(self) -> None:
+        for wanted in self._intents:
+            inode = self._inodes.get(wanted.inode)
+            epoch = inode.truncate_epoch if inode is not None else None
+            if inode is None or inode.type != FILE or epoch != wanted.truncate_epoch:
+                self._find("intent_inode", f"{wanted}, inode epoch {epoch}")
+
+
+def _ignore(value: object) -> None:
+    pass
+
+
+def _is_name(name: bytes) -> bool:
+    try:
+        dirent.check_name(name, "fsck")
+    except Refused:
+        return False
+    return True

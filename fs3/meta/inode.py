@@ -1,0 +1,226 @@
+"""The inode record: load, store, check. Key: INOD (fs3/kv/keys.py).
+
+Record, little-endian, schema 1: the fields of _RECORD in the order of the class, then the target
+of a symbolic link.
+
+- nlink: entries of a file; 2 + subdirectories of a directory; 0 = no name any more, waiting in the
+gc queue.
+- size: settled length of a file; length of the target of a symbolic link; 0 otherwise.
+- parent: of a directory (".."); 0 for everything else. The root is its own parent.
+- layout: of a file, where its chunks are, fixed at creation; of a directory, what children inherit
+(0 = default).
+- mtime_set_ns: when mtime was last set explicitly, 0 when a write was later (see sync.py).
+- truncate_epoch: grows with each truncate; a session that is older has to measure (see session.py).
+"""
+
+import errno
+import struct
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from fs3 import limits
+from fs3._proto import common_pb2, meta_pb2
+from fs3.errors import Damaged, Status
+from fs3.kv import keys
+from fs3.kv.api import Transaction
+from fs3.meta.faults import no_inode, refuse
+from fs3.types import ROOT_INODE
+
+SCHEMA = 1
+FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHAR_DEVICE, BLOCK_DEVICE = range(1, 8)  # meta.FileType
+
+HAS_DATA = 1  # flag: chunks may exist on storage
+REMOVING = 2  # flag: gc has begun to remove the chunks; the inode cannot be opened any more
+
+SETUID, SETGID, STICKY = 0o4000, 0o2000, 0o1000
+
+_RECORD = struct.Struct("<BBHIIIIQqqqqqQQIIQIIIIQ")
+
+
+class Layout(NamedTuple):
+    """fs3.Layout (proto/LAYOUT.md)."""
+
+    chain_table: int = 0
+    chain_table_version: int = 0
+    chunk_size: int = 0
+    stripe: int = 0
+    seed: int = 0
+
+    def message(self) -> common_pb2.Layout:
+        return common_pb2.Layout(
+            chain_table=self.chain_table,
+            chain_table_version=self.chain_table_version,
+            chunk_size=self.chunk_size,
+            stripe=self.stripe,
+            seed=self.seed,
+        )
+
+
+NO_LAYOUT = Layout()
+
+
+@dataclass(slots=True)
+class Inode:
+    number: int
+    type: int
+    mode: int  # 07777
+    nlink: int
+    uid: int
+    gid: int
+    rdev: int = 0
+    size: int = 0
+    atime_ns: int = 0
+    mtime_ns: int = 0
+    ctime_ns: int = 0
+    btime_ns: int = 0
+    mtime_set_ns: int = 0
+    version: int = 0
+    data_version: int = 0
+    truncate_epoch: int = 0
+    flags: int = 0
+    parent: int = 0
+    layout: Layout = NO_LAYOUT
+    target: bytes = b""
+
+    def check(self) -> None:
+        """Before a record is written and after it is read. Raises Damaged naming the field."""
+        if not FILE <= self.type <= BLOCK_DEVICE:
+            raise self._damaged(f"type {self.type}")
+        if self.mode > 0o7777:
+            raise self._damaged(f"mode {self.mode:o}")
+        if (self.type == DIRECTORY) != (self.parent != 0):
+            raise self._damaged(f"parent {self.parent} of type {self.type}")
+        if self.size > limits.FILE_BYTES_MAX:
+            raise self._damaged(f"size {self.size}")
+        if len(self.target) != (self.size if self.type == SYMLINK else 0):
+            raise self._damaged(f"target of {len(self.target)} bytes, size {self.size}")
+        if self.type == FILE and (self.layout.chunk_size == 0 or self.layout.stripe == 0):
+            raise self._damaged(f"layout {self.layout}")
+
+    def _damaged(self, field: str) -> Damaged:
+        return Damaged(
+            Status.CHECKSUM_MISMATCH,
+            f"meta/inode {self.number}",
+            f"{field} is impossible; stop the service and run fsck",
+        )
+
+    @property
+    def is_directory(self) -> bool:
+        return self.type == DIRECTORY
+
+    @property
+    def has_data(self) -> bool:
+        return bool(self.flags & HAS_DATA)
+
+    def encode(self) -> bytes:
+        self.check()
+        return (
+            _RECORD.pack(
+                SCHEMA,
+                self.type,
+                self.mode,
+                self.nlink,
+                self.uid,
+                self.gid,
+                self.rdev,
+                self.size,
+                self.atime_ns,
+                self.mtime_ns,
+                self.ctime_ns,
+                self.btime_ns,
+                self.mtime_set_ns,
+                self.version,
+                self.data_version,
+                self.truncate_epoch,
+                self.flags,
+                self.parent,
+                *self.layout,
+            )
+            + self.target
+        )
+
+    def attr(self) -> meta_pb2.Attr:
+        return meta_pb2.Attr(
+            inode=self.number,
+            type=self.type,  # type: ignore[arg-type]
+            mode=self.mode,
+            nlink=self.nlink,
+            uid=self.uid,
+            gid=self.gid,
+            size=self.size,
+            atime_ns=self.atime_ns,
+            mtime_ns=self.mtime_ns,
+            ctime_ns=self.ctime_ns,
+            btime_ns=self.btime_ns,
+            rdev=self.rdev,
+            version=self.version,
+            layout=self.layout.message() if self.type <= DIRECTORY else None,
+            blocks=(self.size + 511) >> 9,
+            data_version=self.data_version,
+        )
+
+    def touch(self, now_ns: int) -> None:
+        """Content of a directory changed."""
+        self.mtime_ns = self.ctime_ns = now_ns
+
+
+def decode(number: int, record: bytes) -> Inode:
+    """Raises Damaged when the record is too short, of another schema, or fails check()."""
+    if len(record) < _RECORD.size or record[0] != SCHEMA:
+        raise Damaged(
+            Status.CHECKSUM_MISMATCH,
+            f"meta/inode {number}",
+            f"record of {len(record)} bytes, schema {record[:1].hex()}; run fsck",
+        )
+    fields = _RECORD.unpack_from(record)
+    inode = Inode(number, *fields[1:18])
+    inode.layout = Layout._make(fields[18:23])
+    inode.target = record[_RECORD.size :]
+    inode.check()
+    return inode
+
+
+def find(txn: Transaction, number: int) -> Inode | None:
+    record = txn.get(keys.inode(number))
+    return decode(number, record) if record is not None else None
+
+
+def load(txn: Transaction, number: int, where: str) -> Inode:
+    """ENOENT when there is none, or gc has taken it."""
+    record = txn.get(keys.inode(number))
+    if record is None:
+        raise no_inode(where, number)
+    inode = decode(number, record)
+    if inode.flags & REMOVING:
+        raise no_inode(where, number)
+    return inode
+
+
+def load_directory(txn: Transaction, number: int, where: str) -> Inode:
+    """ENOTDIR when it is something else. May be one without a name (nlink 0)."""
+    inode = load(txn, number, where)
+    if inode.type != DIRECTORY:
+        raise refuse(errno.ENOTDIR, where, f"inode {number} is not a directory")
+    return inode
+
+
+def store(txn: Transaction, inode: Inode) -> None:
+    """Every change of a record goes through here: the version grows."""
+    inode.version += 1
+    txn.set(keys.inode(inode.number), inode.encode())
+
+
+def root(now_ns: int) -> Inode:
+    return Inode(
+        number=ROOT_INODE,
+        type=DIRECTORY,
+        mode=0o755,
+        nlink=2,
+        uid=0,
+        gid=0,
+        atime_ns=now_ns,
+        mtime_ns=now_ns,
+        ctime_ns=now_ns,
+        btime_ns=now_ns,
+        parent=ROOT_INODE,
+    )

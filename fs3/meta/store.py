@@ -1,0 +1,385 @@
+"""Runs operations: one operation = one transaction, many transactions = one batch.
+
+    run(calls)   prepare -> one kv.run_batch -> replies
+                   each operation: recorded reply? else verb -> record the reply, same transaction
+    answers that have to wait go out later through `deliver`:
+                   durable sync      after kv.sync, one for all that wait (own thread)
+                   truncate          after the chunks are cut and the intent is cleared (job)
+                   settle, stale     after storage told the length; the call runs again (job)
+
+The thread that calls run() never waits for storage or for a disk flush.
+"""
+
+import errno
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+from fs3.errors import Denied, Fs3Error, Status
+from fs3.kv import keys
+from fs3.kv.api import KeyValueStore, Transaction
+from fs3.meta import inode as inodes
+from fs3.meta import intent, session
+from fs3.meta.allocator import InodeAllocator
+from fs3.meta.call import Answer, Call, failure
+from fs3.meta.clients import ClientTable
+from fs3.meta.context import Environment, IntentPending, LengthNeeded
+from fs3.meta.faults import refuse
+from fs3.meta.garbage import GarbageOrder
+from fs3.meta.idempotency import GENERATION_S, Idempotency, Recorded
+from fs3.meta.identity import IdentityPolicy
+from fs3.meta.inode import HAS_DATA, Layout
+from fs3.meta.intent import TruncateIntent
+from fs3.meta.layouts import LayoutPolicy
+from fs3.meta.leases import LeaseTable
+from fs3.meta.pending import PATIENCE_S, Pending
+from fs3.meta.ports import ChunkPort, Jobs, Minter, SpacePort
+from fs3.meta.prune import ClientPruner
+from fs3.runtime.clock import Clock
+from fs3.runtime.entropy import Entropy
+
+__all__ = ["MetaStore"]
+
+log = logging.getLogger(__name__)
+
+RETRY_S_MIN, RETRY_S_MAX = 0.05, 5.0  # pauses between attempts of a job that storage refused
+SESSION_BYTES = 16
+
+
+class MetaStore:
+    """Thread-safe: one lock, held while a batch runs, never while storage is asked."""
+
+    def __init__(
+        self,
+        kv: KeyValueStore,
+        *,
+        clock: Clock,
+        entropy: Entropy,
+        chunks: ChunkPort,
+        layouts: LayoutPolicy,
+        space: SpacePort,
+        minter: Minter,
+        jobs: Jobs,
+        sync_jobs: Jobs,
+        identity: IdentityPolicy,
+        owner: tuple[int, int] = (0, 0),
+    ) -> None:
+        """`owner`: uid and gid of the root directory, when this makes the file system. `sync_jobs`
+        runs only flushes, so that they never queue behind storage. Resumes what the KV says was
+        begun."""
+        self.kv = kv
+        self._clock = clock
+        self._chunks = chunks
+        self._minter = minter
+        self._jobs = jobs
+        self._sync_jobs = sync_jobs
+        self._identity = identity
+        self._lock = threading.RLock()
+        self._pending = Pending()
+        self._unsynced: list[Answer] = []
+        self._turned_ns = clock.monotonic_ns()
+        self.deliver: Callable[[list[Answer]], None] = _nobody_listens
+        _, resumed = _results(kv.run_batch([partial(_bootstrap, clock, owner), _resume]))
+        garbage, self._idempotency, intents, clients = resumed
+        self.env = Environment(
+            allocator=InodeAllocator(kv),
+            layouts=layouts,
+            leases=LeaseTable(clock.monotonic_ns),
+            clients=ClientTable(clock.monotonic_ns),
+            garbage=garbage,
+            space=space,
+            new_session=partial(entropy.token, SESSION_BYTES),
+        )
+        for client, sessions in clients.items():
+            self.env.clients.count_sessions(client, sessions)
+        self._pruner = ClientPruner(self, chunks, jobs)
+        for unfinished in intents:
+            self._pending.begin_cut(unfinished.inode)
+            jobs.spawn(partial(self._cut, unfinished, RETRY_S_MIN))
+
+    # -- requests ------------------------------------------------------------------------------
+
+    def run(self, calls: Sequence[Call]) -> list[Answer]:
+        """The answers that are ready; the others come through `deliver`. Raises only when the KV
+        does: then the outcome of all is unknown, and the process should end."""
+        answers: list[Answer] = []
+        ready: list[Call] = []
+        with self._lock:
+            for call in calls:
+                try:
+                    call.prepare(self.env, self._identity, self._clock.wall_ns())
+                except Fs3Error as error:
+                    answers.append(failure(call.token, error))
+                except Exception as error:  # a bug must cost the request, not the service
+                    answers.append(_internal(call, f"method {call.method:#x}", error))
+                else:
+                    ready.append(call)
+            self._execute(ready, answers)
+        return answers
+
+    def transact(self, operations: Sequence[Callable[[Transaction], Any]]) -> list[Any]:
+        """For the workers of the service: operations beside those of clients, same batch rules."""
+        with self._lock:
+            return _results(self.kv.run_batch(operations))
+
+    def wall_ns(self) -> int:
+        return self._clock.wall_ns()
+
+    def tick(self) -> None:
+        """Housekeeping; about once a second."""
+        now_ns = self._clock.monotonic_ns()
+        with self._lock:
+            self.env.leases.turn()
+            if now_ns - self._turned_ns >= GENERATION_S * 1e9:
+                self._turned_ns = now_ns
+                self.transact([self._idempotency.turn])
+            late = self._pending.expire(now_ns - int(PATIENCE_S * 1e9))
+            self._pruner.look(self.env.clients.silent())
+        if late:
+            self.deliver(late)
+
+    def _execute(self, calls: list[Call], answers: list[Answer]) -> None:
+        """REQUIRES: the lock, prepared calls."""
+        if not calls:
+            return
+        self.env.allocator.ensure(sum(call.verb.creates for call in calls))
+        outcomes = self.kv.run_batch([partial(self._operate, call) for call in calls])
+        for call, outcome in zip(calls, outcomes, strict=True):
+            try:
+                self._dispose(call, outcome, answers)
+            except Fs3Error as error:
+                answers.append(failure(call.token, error))
+
+    def _operate(self, call: Call, txn: Transaction) -> Any:
+        """The transaction of one call; its result is the reply."""
+        context = call.context
+        context.reset()
+        if not call.mutates:
+            return call.verb.run(txn, call.request, context)
+        recorded = self._idempotency.find(
+            txn, context.client, call.request_id, method=call.method, uid=context.caller.uid
+        )
+        if recorded is not None:
+            return _replay(txn, call, recorded)
+        reply = call.verb.run(txn, call.request, context)
+        body = reply.SerializeToString()
+        self._idempotency.record(
+            txn,
+            context.client,
+            call.request_id,
+            Recorded(
+                call.method, context.caller.uid, context.rights, context.hold, context.session, body
+            ),
+        )
+        return reply if context.rights else body
+
+    def _dispose(self, call: Call, outcome: Any, answers: list[Answer]) -> None:
+        """After the commit: answers, or files the call under what it waits for."""
+        if isinstance(outcome, BaseException):
+            self._dispose_failure(call, outcome, answers)
+            return
+        context = call.context
+        if context.sessions_change:
+            self.env.clients.count_sessions(context.client, context.sessions_change)
+        if context.rights:
+            outcome.capability = self._minter.mint(
+                rights=context.rights,
+                inode=outcome.attr.inode,
+                client=context.client or keys.NO_SESSION,
+                session=context.session,
+            )
+        body = outcome if isinstance(outcome, bytes) else outcome.SerializeToString()
+        answer = Answer(call.token, Status.OK, "", "", body)
+        if context.hold:
+            call.parked_ns = call.parked_ns or self._clock.monotonic_ns()
+            self._pending.hold(context.hold, call, answer)
+            self._start_cut(context.hold)
+        elif call.verb.may_be_durable and call.request.durable:
+            self._answer_after_sync(answer)
+        else:
+            answers.append(answer)
+
+    def _dispose_failure(self, call: Call, error: BaseException, answers: list[Answer]) -> None:
+        if isinstance(error, IntentPending):
+            call.parked_ns = call.parked_ns or self._clock.monotonic_ns()
+            self._pending.block(error.inode, call)
+        elif isinstance(error, LengthNeeded):
+            call.parked_ns = call.parked_ns or self._clock.monotonic_ns()
+            if self._pending.measure(error.inode, call):
+                self._jobs.spawn(
+                    partial(
+                        self._measure, error.inode, error.truncate_epoch, error.layout, RETRY_S_MIN
+                    )
+                )
+        elif isinstance(error, Fs3Error):
+            answers.append(failure(call.token, error))
+        else:
+            answers.append(_internal(call, call.verb.name, error))
+
+    def statistics(self) -> dict[str, int]:
+        with self._lock:
+            parts = (
+                ("pending", self._pending.statistics()),
+                ("clients", self.env.clients.statistics()),
+                ("leases", self.env.leases.statistics()),
+            )
+            return {
+                f"{part}_{name}": value
+                for part, numbers in parts
+                for name, value in asdict(numbers).items()
+            }
+
+    # -- durable answers -----------------------------------------------------------------------
+
+    def _answer_after_sync(self, answer: Answer) -> None:
+        self._unsynced.append(answer)
+        if len(self._unsynced) == 1:
+            self._sync_jobs.spawn(self._sync)
+
+    def _sync(self) -> None:
+        """One flush for all that wait. Those that come while it runs get the next one."""
+        with self._lock:
+            answers, self._unsynced = self._unsynced, []
+        self.kv.sync()
+        self.deliver(answers)
+
+    # -- truncates -----------------------------------------------------------------------------
+
+    def _start_cut(self, inode: int) -> None:
+        """REQUIRES: the lock. A replayed call finds the job of the first one already there."""
+        (wanted,) = _results(self.kv.run_batch([lambda txn: intent.find(txn, inode)]))
+        if wanted is not None and self._pending.begin_cut(inode):
+            self._jobs.spawn(partial(self._cut, wanted, RETRY_S_MIN))
+        elif wanted is None:
+            self._finished(inode)
+
+    def _cut(self, wanted: TruncateIntent, pause_s: float) -> None:
+        """Step 2 of intent.py, on a job thread; then step 3."""
+        try:
+            (layout,) = self.transact([lambda txn: _layout_of(txn, wanted.inode)])
+            if layout is not None:
+                end = wanted.old_size
+                if wanted.measure:
+                    end = max(end, self._chunks.query_length(wanted.inode, layout))
+                if wanted.new_size == 0:
+                    self._chunks.remove_chunks(wanted.inode, layout, end)
+                elif end > wanted.new_size:
+                    self._chunks.truncate_chunks(wanted.inode, layout, end, wanted.new_size)
+        except Fs3Error as error:
+            log.info("truncate of inode %d goes on later: %s", wanted.inode, error)
+            again = min(pause_s * 2, RETRY_S_MAX)
+            self._jobs.later(pause_s, partial(self._cut, wanted, again))
+            return
+        with self._lock:
+            self.transact([partial(_clear_intent, wanted)])
+            self._pending.end_cut(wanted.inode)
+            self._finished(wanted.inode)
+
+    def _finished(self, inode: int) -> None:
+        """Nothing is in the way of `inode` any more. REQUIRES: the lock."""
+        answers = self._pending.take_held(inode)
+        self._execute(self._pending.take_blocked(inode), answers)
+        if answers:
+            self.deliver(answers)
+
+    # -- lengths -------------------------------------------------------------------------------
+
+    def _measure(self, inode: int, epoch: int, layout: Layout, pause_s: float) -> None:
+        try:
+            length = self._chunks.query_length(inode, layout)
+        except Fs3Error as error:
+            log.info("length of inode %d is asked again later: %s", inode, error)
+            again = min(pause_s * 2, RETRY_S_MAX)
+            self._jobs.later(pause_s, partial(self._measure, inode, epoch, layout, again))
+            return
+        answers: list[Answer] = []
+        with self._lock:
+            waiting = self._pending.take_measured(inode)
+            for call in waiting:
+                call.context.measured[inode] = (epoch, length)
+            self._execute(waiting, answers)
+        if answers:
+            self.deliver(answers)
+
+
+def _internal(call: Call, where: str, error: BaseException) -> Answer:
+    log.error("meta/%s failed", where, exc_info=error)
+    detail = f"{type(error).__name__} in the service; its log has the stack"
+    return failure(call.token, refuse(errno.EIO, where, detail))
+
+
+def _nobody_listens(answers: list[Answer]) -> None:
+    raise AssertionError("MetaStore.deliver is not set")
+
+
+def _results(outcomes: Sequence[Any]) -> list[Any]:
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+    return list(outcomes)
+
+
+def _bootstrap(clock: Clock, owner: tuple[int, int], txn: Transaction) -> None:
+    """A new store gets its root directory."""
+    if txn.get(keys.FILE_SYSTEM) is not None:
+        return
+    now_ns = clock.wall_ns()
+    root = inodes.root(now_ns)
+    root.uid, root.gid = owner
+    inodes.store(txn, root)
+    txn.set(keys.FILE_SYSTEM, now_ns.to_bytes(8, "little"))
+
+
+def _resume(
+    txn: Transaction,
+) -> tuple[GarbageOrder, Idempotency, list[TruncateIntent], Counter[bytes]]:
+    begin, end = keys.CLIENT_SESSION, keys.prefix_end(keys.CLIENT_SESSION)
+    clients = Counter(
+        keys.client_session_fields(key)[0] for key, _ in txn.get_range(begin, end, snapshot=True)
+    )
+    return (
+        GarbageOrder.resume(txn),
+        Idempotency.resume(txn),
+        intent.all_intents(txn),
+        clients,
+    )
+
+
+def _replay(txn: Transaction, call: Call, recorded: Recorded) -> Any:
+    """The reply of the first time, without a lease; a capability is minted again only if the
+    session that it belongs to is still there."""
+    reply: Any = call.verb.reply.FromString(recorded.reply)
+    for holder in (reply, getattr(reply, "entry", None)):
+        if holder is not None and "lease" in holder.DESCRIPTOR.fields_by_name:
+            holder.ClearField("lease")
+    context = call.context
+    if recorded.rights:
+        inode = reply.attr.inode
+        if recorded.session and session.find(txn, inode, recorded.session) is None:
+            raise Denied(
+                Status.CAPABILITY_DENIED, f"meta/{call.verb.name}", "the session has ended"
+            )
+        context.rights, context.session = recorded.rights, recorded.session
+    if recorded.hold and intent.find(txn, recorded.hold) is not None:
+        context.hold = recorded.hold
+    return reply
+
+
+def _layout_of(txn: Transaction, number: int) -> Layout | None:
+    inode = inodes.find(txn, number)
+    return inode.layout if inode is not None else None
+
+
+def _clear_intent(wanted: TruncateIntent, txn: Transaction) -> None:
+    """Step 3 of intent.py."""
+    intent.remove(txn, wanted.inode)
+    inode = inodes.find(txn, wanted.inode)
+    if inode is None or wanted.new_size > 0 or not inode.flags & HAS_DATA:
+        return
+    if not session.is_open_for_write(txn, wanted.inode):
+        inode.flags &= ~HAS_DATA  # storage holds nothing of it any more
+        inodes.store(txn, inode)

@@ -1,0 +1,241 @@
+"""The gRPC face of the manager: decode and check, submit an event, encode. Decides nothing."""
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import NoReturn, TypeVar
+
+import grpc
+
+from fs3._proto import mgmtd_pb2, mgmtd_pb2_grpc
+from fs3.auth.access import ANYBODY, SERVERS
+from fs3.errors import BadRequest, Denied, Fs3Error, RetryElsewhere, RetryLater, Status
+from fs3.mgmtd import routing
+from fs3.mgmtd.cluster import (
+    Effect,
+    Event,
+    Heartbeat,
+    NodeExited,
+    NodeRegistered,
+    Refusal,
+    Refused,
+)
+from fs3.mgmtd.manager import Manager
+from fs3.mgmtd.sessions import SESSION_TTL_S
+from fs3.mgmtd.state import ClusterState
+from fs3.runtime.clock import Clock
+from fs3.types import ClientId, NodeId
+
+__all__ = ["ACCESS", "WATCHERS_MAX", "MgmtdServicer"]
+
+WATCHERS_MAX = 1024  # each holds a thread of the server
+TARGETS_MAX = 4096  # per server
+ADDRESSES_MAX = 16
+STATUS_CLIENTS_MAX = 1024
+STATUS_CLIENTS_MAX = 1024
+TEXT_BYTES_MAX = 255
+ROLES = ("storage", "meta", "mgmtd")
+
+R = TypeVar("R")
+Context = grpc.ServicerContext
+
+ACCESS = {
+    "Register": SERVERS,
+    "Heartbeat": SERVERS,
+    "ReportExit": SERVERS,
+    "WatchRouting": ANYBODY,
+    "Status": ANYBODY,
+    "ExtendClientSession": ANYBODY,
+}
+
+_STATUS = {
+    Refusal.UNKNOWN_NODE: grpc.StatusCode.NOT_FOUND,
+    Refusal.DECLARED_DEAD: grpc.StatusCode.FAILED_PRECONDITION,
+    Refusal.SUPERSEDED: grpc.StatusCode.PERMISSION_DENIED,
+    Refusal.OUT_OF_ORDER: grpc.StatusCode.ABORTED,
+    Refusal.FOREIGN_TARGET: grpc.StatusCode.PERMISSION_DENIED,
+    Refusal.UNKNOWN_TARGET: grpc.StatusCode.NOT_FOUND,
+}
+
+
+class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # generated, untyped
+    """Thread-safe; every method may run in many threads of the server's pool."""
+
+    def __init__(self, manager: Manager, clock: Clock, *, heartbeat_s: float) -> None:
+        self._manager = manager
+        self._clock = clock
+        self._heartbeat_s = heartbeat_s
+
+    def Register(
+        self, request: mgmtd_pb2.RegisterRequest, context: Context
+    ) -> mgmtd_pb2.RegisterReply:
+        def register() -> mgmtd_pb2.RegisterReply:
+            _check_registration(request)
+            self._check_cluster(request.cluster_id)
+            state = self._submit(
+                NodeRegistered(
+                    routing.identity_of(request.node),
+                    request.node.incarnation,
+                    routing.reports_of(request.targets),
+                    self._clock.monotonic_ns(),
+                )
+            )
+            return mgmtd_pb2.RegisterReply(
+                cluster_id=state.cluster_id,
+                lease_s=state.lease_ns / 1e9,
+                heartbeat_s=self._heartbeat_s,
+                epoch=self._manager.epoch,
+                routing=routing.encode(state),
+            )
+
+        return _answer(context, register)
+
+    def Heartbeat(
+        self, request: mgmtd_pb2.HeartbeatRequest, context: Context
+    ) -> mgmtd_pb2.HeartbeatReply:
+        def heartbeat() -> mgmtd_pb2.HeartbeatReply:
+            _require(len(request.targets) <= TARGETS_MAX, "targets", f"at most {TARGETS_MAX}")
+            state = self._submit(
+                Heartbeat(
+                    NodeId(request.node_id),
+                    request.incarnation,
+                    request.sequence,
+                    routing.reports_of(request.targets),
+                    self._clock.monotonic_ns(),
+                )
+            )
+            return mgmtd_pb2.HeartbeatReply(
+                lease_s=state.lease_ns / 1e9,
+                epoch=self._manager.epoch,
+                routing_version=state.version,
+            )
+
+        return _answer(context, heartbeat)
+
+    def WatchRouting(
+        self, request: mgmtd_pb2.WatchRoutingRequest, context: Context
+    ) -> Iterator[mgmtd_pb2.RoutingUpdate]:
+        board = self._manager.board
+        if board.watchers() >= WATCHERS_MAX:
+            detail = f"{WATCHERS_MAX} watchers; try again later"
+            context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, detail)
+        gone = threading.Event()
+
+        def leave() -> None:
+            gone.set()
+            board.wake()
+
+        if not context.add_callback(leave):
+            return
+        for newest in board.watch(gone, request.known_version):
+            yield mgmtd_pb2.RoutingUpdate(routing=newest, epoch=self._manager.epoch)
+
+    def Status(self, request: mgmtd_pb2.StatusRequest, context: Context) -> mgmtd_pb2.StatusReply:
+        def status() -> mgmtd_pb2.StatusReply:
+            state = self._manager.state()
+            healthy, sentence = self._manager.health()
+            now_ns = self._clock.monotonic_ns()
+            return mgmtd_pb2.StatusReply(
+                routing=routing.encode(state),
+                epoch=self._manager.epoch,
+                nodes=[
+                    routing.encode_status(node, now_ns) for _, node in sorted(state.nodes.items())
+                ],
+                health=sentence,
+                healthy=healthy,
+                clients=[
+                    mgmtd_pb2.ClientSession(
+                        client_id=client.client_id,
+                        description=client.description,
+                        age_s=(now_ns - client.since_ns) / 1e9,
+                    )
+                    for client in self._manager.clients()[:STATUS_CLIENTS_MAX]
+                ],
+            )
+
+        return _answer(context, status)
+
+    def ReportExit(
+        self, request: mgmtd_pb2.ReportExitRequest, context: Context
+    ) -> mgmtd_pb2.ReportExitReply:
+        def report_exit() -> mgmtd_pb2.ReportExitReply:
+            now_ns = self._clock.monotonic_ns()
+            event = NodeExited(NodeId(request.node_id), request.incarnation, now_ns)
+            _, effects = self._manager.submit(event)
+            return mgmtd_pb2.ReportExitReply(accepted=_refusal(effects) is None)
+
+        return _answer(context, report_exit)
+
+    def ExtendClientSession(
+        self, request: mgmtd_pb2.ClientSessionRequest, context: Context
+    ) -> mgmtd_pb2.ClientSessionReply:
+        def extend() -> mgmtd_pb2.ClientSessionReply:
+            _require(len(request.client_id) == 16, "client_id", "16 bytes")
+            self._manager.extend_client(ClientId(request.client_id), request.description)
+            newest = self._manager.board.newest()
+            return mgmtd_pb2.ClientSessionReply(ttl_s=SESSION_TTL_S, routing=newest)
+
+        return _answer(context, extend)
+
+    def _submit(self, event: Event) -> ClusterState:
+        state, effects = self._manager.submit(event)
+        refused = _refusal(effects)
+        if refused is not None:
+            raise _RefusedEvent(refused)
+        return state
+
+    def _check_cluster(self, cluster_id: bytes) -> None:
+        ours = self._manager.state().cluster_id
+        if cluster_id and cluster_id != ours:
+            detail = f"cluster_id: this is cluster {ours.hex()}, not {cluster_id.hex()}"
+            raise Denied(Status.WRONG_CLUSTER, "mgmtd", detail)
+
+
+class _RefusedEvent(Exception):
+    def __init__(self, refused: Refused) -> None:
+        super().__init__(f"{refused.detail}; {refused.refusal.value}")
+        self.status = _STATUS[refused.refusal]
+
+
+def _answer(context: Context, handler: Callable[[], R]) -> R:
+    """Runs the handler; its errors become gRPC statuses whose details say what to do."""
+    try:
+        return handler()
+    except _RefusedEvent as refused:
+        _abort(context, refused.status, str(refused))
+    except BadRequest as error:
+        _abort(context, grpc.StatusCode.INVALID_ARGUMENT, error.detail)
+    except Denied as error:
+        _abort(context, grpc.StatusCode.PERMISSION_DENIED, error.detail)
+    except RetryElsewhere as error:
+        _abort(context, grpc.StatusCode.UNAVAILABLE, error.detail)
+    except RetryLater as error:
+        _abort(context, grpc.StatusCode.RESOURCE_EXHAUSTED, error.detail)
+    except Fs3Error as error:
+        _abort(context, grpc.StatusCode.INTERNAL, str(error))
+
+
+def _abort(context: Context, status: grpc.StatusCode, detail: str) -> NoReturn:
+    context.abort(status, detail)
+    raise AssertionError("abort raises")
+
+
+def _refusal(effects: Iterable[Effect]) -> Refused | None:
+    return next((effect for effect in effects if isinstance(effect, Refused)), None)
+
+
+def _check_registration(request: mgmtd_pb2.RegisterRequest) -> None:
+    node = request.node
+    _require(node.id > 0, "node.id", "a number above 0")
+    _require(len(node.incarnation) == 16, "node.incarnation", "16 bytes")
+    _require(node.role in ROLES, "node.role", f"one of {', '.join(ROLES)}")
+    _require(len(node.name.encode()) <= TEXT_BYTES_MAX, "node.name", f"{TEXT_BYTES_MAX} bytes")
+    _require(len(node.addresses) <= ADDRESSES_MAX, "node.addresses", f"at most {ADDRESSES_MAX}")
+    texts = [*node.addresses, node.admin_address]
+    short = all(len(text.encode()) <= TEXT_BYTES_MAX for text in texts)
+    _require(short, "node.addresses", f"{TEXT_BYTES_MAX} bytes each")
+    _require(len(request.targets) <= TARGETS_MAX, "targets", f"at most {TARGETS_MAX}")
+
+
+def _require(condition: bool, field: str, detail: str) -> None:
+    if not condition:
+        raise BadRequest(Status.BAD_REQUEST, "mgmtd", f"{field}: {detail}")

@@ -1,0 +1,1 @@
+"""The outside world as arguments: clock, entropy, configuration, telemetry, membership."""

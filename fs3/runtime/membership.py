@@ -1,0 +1,343 @@
+"""A server's side of the cluster manager: registration, heartbeats, leases, and the routing watch.
+
+Order that safety stands on: routing before lease. Every acknowledgement names the routing version
+under which it was given, and `on_lease` follows only after `on_routing` returned with that version
+or a newer one. Otherwise a process that slept through its removal would answer from an old view
+with a fresh lease.
+
+A lease runs from the *send* time of the request that was acknowledged, for 0.8 T, on
+CLOCK_BOOTTIME: network delay can only shorten it, and mgmtd acts a whole T after it took that
+request.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+import grpc
+
+from fs3._proto import common_pb2, mgmtd_pb2, mgmtd_pb2_grpc
+from fs3.errors import Denied, Fs3Error, OutcomeUnknown, Status
+from fs3.limits import GRPC_MESSAGE_BYTES_MAX, LEASE_SERVER_SHARE
+from fs3.runtime.clock import Clock
+
+__all__ = ["Membership", "RoutingWatcher", "open_channel"]
+
+log = logging.getLogger(__name__)
+
+Report = Callable[[], Sequence[mgmtd_pb2.LocalTarget]]
+OnRouting = Callable[[common_pb2.RoutingInfo], None]
+OnLease = Callable[[int], None]
+
+RPC_TIMEOUT_S = 1.0  # several attempts fit into a lease
+RETRY_S = 0.1
+JOIN_S = 5.0
+REGISTER_AGAIN = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
+REFUSED = (
+    grpc.StatusCode.PERMISSION_DENIED,  # superseded by a newer process, or another cluster
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.INVALID_ARGUMENT,
+    grpc.StatusCode.UNIMPLEMENTED,
+)
+
+# Reconnect in tens of milliseconds: grpc's own default grows to minutes, a lease lasts seconds.
+CHANNEL_OPTIONS = (
+    ("grpc.initial_reconnect_backoff_ms", 50),
+    ("grpc.min_reconnect_backoff_ms", 50),
+    ("grpc.max_reconnect_backoff_ms", 500),
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 2_000),
+    ("grpc.max_receive_message_length", GRPC_MESSAGE_BYTES_MAX),
+    ("grpc.use_local_subchannel_pool", 1),
+)
+
+
+def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
+    """A channel to "host:port" with the time-outs of a lease. Without credentials: plain text."""
+    if credentials is None:
+        return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+    return grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+
+
+class RoutingWatcher:
+    """Delivers each newer routing info, from a thread of its own. Survives restarts of the manager.
+
+    `on_routing` is called by one thread at a time, with versions that only grow. It must not call
+    stop().
+    """
+
+    def __init__(
+        self,
+        manager_address: str,
+        on_routing: OnRouting,
+        *,
+        clock: Clock,
+        watcher: str = "client",
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        self._channel = open_channel(manager_address, credentials)
+        self._stub = mgmtd_pb2_grpc.MgmtdStub(self._channel)
+        self._address = manager_address
+        self._on_routing = on_routing
+        self._clock = clock
+        self._watcher = watcher
+        self._stopping = threading.Event()
+        self._first = threading.Event()
+        self._deliver = threading.Lock()  # held while on_routing runs
+        self._version = 0
+        self._after: Callable[[], None] | None = None
+        self._call: grpc.Future[mgmtd_pb2.RoutingUpdate] | None = None
+        self._thread = threading.Thread(target=self._run, name="fs3-routing-watch", daemon=True)
+
+    def start(self, timeout_s: float = 10.0) -> None:
+        """Returns once the first routing info was delivered, or raises OutcomeUnknown."""
+        self._thread.start()
+        if not self._clock.wait(self._first, timeout_s):
+            self.stop()
+            raise _unreachable(self._address, timeout_s)
+
+    def stop(self) -> None:
+        """No delivery begins after it returned."""
+        self._stopping.set()
+        self.reconnect()
+        self._channel.close()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join(JOIN_S)
+
+    def begin(self, after: Callable[[], None] | None = None) -> None:
+        """Starts without waiting; `after` is called each time after on_routing, in its thread."""
+        self._after = after
+        self._thread.start()
+
+    def version(self) -> int:
+        """Of the newest routing info that was delivered; 0 before the first."""
+        return self._version
+
+    def deliver(self, routing: common_pb2.RoutingInfo) -> None:
+        """Passes it on if it is newer. Returns after on_routing did, in whichever thread."""
+        with self._deliver:
+            if routing.version > self._version and not self._stopping.is_set():
+                self._on_routing(routing)
+                self._version = routing.version
+                self._first.set()
+        if self._after is not None:
+            self._after()
+
+    def reconnect(self) -> None:
+        """Gives up the present stream; the thread opens a new one."""
+        call = self._call
+        if call is not None:
+            call.cancel()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                request = mgmtd_pb2.WatchRoutingRequest(
+                    known_version=self._version, watcher=self._watcher
+                )
+                stream = self._stub.WatchRouting(request, wait_for_ready=True)
+                self._call = stream
+                for update in stream:
+                    self.deliver(update.routing)
+            except grpc.RpcError as error:
+                if not self._stopping.is_set():
+                    log.debug("routing stream ended: %s", _reason(error))
+            except Exception:
+                if self._stopping.is_set():  # stop() closed the channel under the call
+                    return
+                log.exception("on_routing failed; the routing info is delivered again")
+            self._clock.wait(self._stopping, RETRY_S)
+
+
+class Membership:
+    """One registered process. start(), then stop(); callbacks come from two threads named fs3-*.
+
+    - `report()` gives every target the process holds; a missing one counts as closed. Called for
+      the registration and each heartbeat.
+    - `on_routing(routing)`: versions only grow; one call at a time. When it returns, the process
+      must have applied it: a target that may not serve any more has stopped.
+    - `on_lease(until_ns)`: on CLOCK_BOOTTIME; the process answers for its targets until then.
+    - `on_refused(reason)`: this process may not go on (a newer one has its node id, or another
+      cluster). No lease comes any more; the process should end.
+    """
+
+    def __init__(
+        self,
+        manager_address: str,
+        node: common_pb2.Node,
+        *,
+        cluster_id: bytes,
+        clock: Clock,
+        report: Report,
+        on_routing: OnRouting,
+        on_lease: OnLease,
+        on_refused: Callable[[str], None] | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+    ) -> None:
+        if len(node.incarnation) != 16:
+            raise ValueError("node.incarnation: 16 random bytes per process start")
+        self._address = manager_address
+        self._node = node
+        self._cluster_id = cluster_id
+        self._clock = clock
+        self._report = report
+        self._on_lease = on_lease
+        self._on_refused = on_refused
+        self._channel = open_channel(manager_address, credentials)
+        self._stub = mgmtd_pb2_grpc.MgmtdStub(self._channel)
+        self._routing = RoutingWatcher(
+            manager_address, on_routing, clock=clock, watcher=node.name, credentials=credentials
+        )
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._sequence = 0
+        self._lease_s = 0.0
+        self._heartbeat_s = 0.0
+        self._lease = threading.Lock()  # held while on_lease runs
+        self._pending: tuple[int, int] | None = None  # routing version to apply first, until_ns
+        self._behind = 0  # heartbeats in a row that told of a newer routing than was delivered
+        self._thread = threading.Thread(target=self._run, name="fs3-heartbeat", daemon=True)
+
+    @property
+    def cluster_id(self) -> bytes:
+        """16 bytes; known after start()."""
+        return self._cluster_id
+
+    @property
+    def lease_s(self) -> float:
+        """T, known after start()."""
+        return self._lease_s
+
+    def start(self, timeout_s: float = 30.0) -> None:
+        """Registers, delivers the first routing and lease, then starts the threads.
+
+        Raises OutcomeUnknown when the manager was not reached in time, Denied when it refuses.
+        """
+        until_ns = self._clock.monotonic_ns() + int(timeout_s * 1e9)
+        while not self._stopping.is_set():
+            try:
+                self._register()
+                break
+            except grpc.RpcError as error:
+                if error.code() in REFUSED:
+                    raise Denied(Status.WRONG_CLUSTER, "membership", _reason(error)) from None
+                if self._clock.monotonic_ns() >= until_ns:
+                    raise _unreachable(self._address, timeout_s, _reason(error)) from None
+                log.info("waiting for the cluster manager at %s: %s", self._address, _reason(error))
+            self._clock.wait(self._stopping, RETRY_S)
+        self._routing.begin(self._grant)
+        self._thread.start()
+
+    def nudge(self) -> None:
+        """A heartbeat at once: something in the report changed. Any thread, never blocks."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Ends the threads. The lease runs out by itself, or a supervisor reports the exit."""
+        self._stopping.set()
+        self._wake.set()
+        self._routing.stop()
+        self._channel.close()
+        if self._thread.ident is not None and self._thread is not threading.current_thread():
+            self._thread.join(JOIN_S)
+
+    def _run(self) -> None:
+        pause_s = self._heartbeat_s
+        while not self._stopping.is_set():
+            self._clock.wait(self._wake, pause_s)
+            self._wake.clear()
+            if self._stopping.is_set():
+                return
+            try:
+                self._heartbeat()
+                pause_s = self._heartbeat_s
+            except grpc.RpcError as error:
+                pause_s = RETRY_S
+                if not self._recover(error):
+                    return
+            except Exception:
+                if self._stopping.is_set():  # stop() closed the channel under the call
+                    return
+                pause_s = RETRY_S
+                log.exception("heartbeat failed in this process; the lease is not renewed")
+
+    def _recover(self, error: grpc.RpcError) -> bool:
+        """After a failed heartbeat; False when this process may not go on."""
+        if self._stopping.is_set():
+            return False
+        try:
+            if error.code() in REGISTER_AGAIN:
+                log.warning("registering again: %s", _reason(error))
+                self._register()
+                return True
+        except grpc.RpcError as second:
+            error = second
+        if error.code() not in REFUSED:
+            log.info("heartbeat was not acknowledged: %s", _reason(error))
+            return True
+        log.error("the cluster manager refuses this process: %s", _reason(error))
+        if self._on_refused is not None:
+            self._on_refused(_reason(error))
+        return False
+
+    def _register(self) -> None:
+        sent_ns = self._clock.boottime_ns()
+        request = mgmtd_pb2.RegisterRequest(
+            cluster_id=self._cluster_id, node=self._node, targets=self._report()
+        )
+        reply = self._stub.Register(request, timeout=RPC_TIMEOUT_S)
+        if self._cluster_id and reply.cluster_id != self._cluster_id:
+            detail = f"manager of cluster {reply.cluster_id.hex()}, not {self._cluster_id.hex()}"
+            raise Denied(Status.WRONG_CLUSTER, "membership", detail)
+        self._cluster_id = reply.cluster_id
+        self._heartbeat_s = reply.heartbeat_s
+        self._routing.deliver(reply.routing)
+        self._renew(sent_ns, reply.lease_s, reply.routing.version)
+
+    def _heartbeat(self) -> None:
+        self._sequence += 1
+        targets = self._report()
+        sent_ns = self._clock.boottime_ns()
+        request = mgmtd_pb2.HeartbeatRequest(
+            node_id=self._node.id,
+            incarnation=self._node.incarnation,
+            sequence=self._sequence,
+            routing_version=self._routing.version(),
+            targets=targets,
+        )
+        reply = self._stub.Heartbeat(request, timeout=RPC_TIMEOUT_S)
+        self._renew(sent_ns, reply.lease_s, reply.routing_version)
+        self._watch_the_watcher(reply.routing_version)
+
+    def _renew(self, sent_ns: int, lease_s: float, routing_version: int) -> None:
+        self._lease_s = lease_s
+        with self._lease:
+            until_ns = sent_ns + int(lease_s * LEASE_SERVER_SHARE * 1e9)
+            self._pending = (routing_version, until_ns)
+        self._grant()
+
+    def _grant(self) -> None:
+        """Passes the newest lease on, once the routing that it was given under is applied."""
+        with self._lease:
+            if self._pending is None or self._routing.version() < self._pending[0]:
+                return
+            until_ns = self._pending[1]
+            self._pending = None
+            self._on_lease(until_ns)
+
+    def _watch_the_watcher(self, newest: int) -> None:
+        """A stream can be half open and silent; heartbeats tell when it is."""
+        self._behind = self._behind + 1 if newest > self._routing.version() else 0
+        if self._behind >= 2:
+            self._behind = 0
+            log.info("routing info %d has not arrived; opening the stream again", newest)
+            self._routing.reconnect()
+
+
+def _reason(error: grpc.RpcError) -> str:
+    return f"{error.code().name.lower()}: {error.details()}"
+
+
+def _unreachable(address: str, timeout_s: float, last: str = "no routing info came") -> Fs3Error:
+    detail = f"cluster manager {address} not reached in {timeout_s:g} s ({last}); is it running?"
+    return OutcomeUnknown(Status.TIMED_OUT, "membership", detail)

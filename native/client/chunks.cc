@@ -1,0 +1,301 @@
+#include "client/chunks.h"
+
+#include <time.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+#include "client/core.h"
+#include "common.pb.h"
+#include "storage.pb.h"
+
+namespace fs3::client {
+
+namespace {
+
+constexpr uint64_t kTokenLifeMs = 600'000;
+// Removals on the wire per job: enough to hide latency, few enough to leave room for reads.
+constexpr size_t kRemovalsMax = 32;
+
+// Mints a server capability from the keyring for each call: an HMAC of 64 bytes.
+class ServerCredential : public Credential {
+ public:
+  std::string token(const std::shared_ptr<Core>& core, Lane&) override {
+    timespec now{};
+    ::clock_gettime(CLOCK_REALTIME, &now);
+    auto now_ms =
+        static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
+    auth::Capability capability;
+    capability.rights = auth::kServer;
+    std::memcpy(capability.cluster.data(), core->options.cluster_id.data(),
+                std::min(capability.cluster.size(), core->options.cluster_id.size()));
+    std::memcpy(capability.client.data(), core->options.client_id.data(), capability.client.size());
+    capability.issued_ms = now_ms;
+    capability.expiry_ms = now_ms + kTokenLifeMs;
+    return core->keyring->mint(capability);
+  }
+  void renew(const std::shared_ptr<Core>&, Lane&, Function<void(Status)> done) override {
+    done(Status(EACCES, "client/chunks",
+                "storage refuses this server's capability; compare the keyrings"));
+  }
+};
+
+struct Job {
+  std::shared_ptr<Core> core;
+  Lane* lane = nullptr;
+  uint64_t inode = 0;
+  std::shared_ptr<Placement> placement;
+  std::shared_ptr<Credential> credential = std::make_shared<ServerCredential>();
+};
+
+Result<Job> make_job(std::shared_ptr<Core> core, uint64_t inode, const std::string& layout) {
+  if (!core->keyring) {
+    return Status(EACCES, "client/chunks",
+                  "needs Options::capability_key, which only servers have");
+  }
+  proto::Layout parsed;
+  if (!parsed.ParseFromString(layout)) {
+    return Status(kBadRequest, "client/chunks", "layout: not an fs3.Layout");
+  }
+  auto placement = Placement::create(parsed);
+  if (!placement.ok()) return placement.status();
+  Lane* lane = &core->lane();
+  return Job{std::move(core), lane, inode, std::move(placement).value()};
+}
+
+template <typename Request>
+void fill_request(Request& request, const Job& job, uint64_t index, const Route& route) {
+  request.set_target_id(route.target);
+  request.set_chain_id(route.chain);
+  request.set_chain_version(route.version);
+  request.mutable_chunk()->set_inode(job.inode);
+  request.mutable_chunk()->set_index(index);
+}
+
+template <typename Request>
+void fill_identity(Request& request, const UpdateIdentity& identity) {
+  auto* field = request.mutable_identity();
+  field->set_client_id(identity.client_id.data(), identity.client_id.size());
+  field->set_channel(identity.channel);
+  field->set_sequence(identity.sequence);
+}
+
+// One TRUNCATE (length > 0) or REMOVE (length 0) of one chunk. ENOENT means that it is done.
+//
+// The channel is given back also after a deadline: a lost REMOVE or TRUNCATE that still arrives
+// repeats a decision that the metadata service has recorded and will carry out again.
+void update_chunk(const Job& job, uint64_t index, uint32_t length, Function<void(Status)> done) {
+  UpdateIdentity identity = job.core->identities.acquire();
+  ChunkCall call;
+  call.method = length > 0 ? proto::storage::TRUNCATE : proto::storage::REMOVE;
+  call.placement = job.placement;
+  call.chunk_index = index;
+  call.to_head = true;
+  call.credential = job.credential;
+  call.fill = [job, index, length, identity](const Route& route, net::CallSpec& spec) {
+    if (length > 0) {
+      proto::storage::TruncateRequest request;
+      fill_request(request, job, index, route);
+      fill_identity(request, identity);
+      request.set_length(length);
+      request.set_chunk_size(job.placement->chunk_size());
+      spec.body = request.SerializeAsString();
+    } else {
+      proto::storage::RemoveRequest request;
+      fill_request(request, job, index, route);
+      fill_identity(request, identity);
+      spec.body = request.SerializeAsString();
+    }
+  };
+  call.done = [core = job.core, identity, done = std::move(done)](net::Reply reply) mutable {
+    core->identities.release(identity.channel);
+    bool gone = reply.status.code() == ENOENT;
+    done(gone ? Status() : std::move(reply.status));
+  };
+  start_chunk_call(job.core, *job.lane, std::move(call));
+}
+
+using LastCallback = Function<void(Result<proto::storage::QueryLastReply>)>;
+
+// The highest chunk of the inode on the chain of stripe position `stripe_index`.
+void query_last(const Job& job, uint64_t stripe_index, LastCallback done) {
+  ChunkCall call;
+  call.method = proto::storage::QUERY_LAST;
+  call.placement = job.placement;
+  call.chunk_index = stripe_index;
+  call.credential = job.credential;
+  call.fill = [inode = job.inode](const Route& route, net::CallSpec& spec) {
+    proto::storage::QueryLastRequest request;
+    request.set_target_id(route.target);
+    request.set_chain_id(route.chain);
+    request.set_chain_version(route.version);
+    request.set_inode(inode);
+    spec.body = request.SerializeAsString();
+  };
+  call.done = [done = std::move(done)](net::Reply reply) mutable {
+    proto::storage::QueryLastReply parsed;
+    if (!reply.status.ok()) return done(reply.status);
+    if (!parsed.ParseFromString(reply.body)) {
+      return done(Status(EIO, "client/chunks", "QUERY_LAST: the reply does not decode"));
+    }
+    done(std::move(parsed));
+  };
+  start_chunk_call(job.core, *job.lane, std::move(call));
+}
+
+// Calls `each(position)` for every stripe position and `done` with the first error when all ended.
+void for_stripe(const Job& job, Function<void(uint64_t, Function<void(Status)>)> each,
+                Function<void(Status)> done) {
+  struct Join {
+    size_t open;
+    Status error;
+    Function<void(Status)> done;
+  };
+  auto join = std::make_shared<Join>(Join{job.placement->stripe(), Status(), std::move(done)});
+  for (uint32_t position = 0; position < job.placement->stripe(); ++position) {
+    each(position, [join](Status status) {
+      if (!status.ok() && join->error.ok()) join->error = std::move(status);
+      if (--join->open == 0) join->done(join->error);
+    });
+  }
+}
+
+// Removes the chunks of one chain from index `first` on, until storage says that none is left. Each
+// round asks for the highest one; where chunks are dense the whole range goes in one round, in a
+// sparse file one chunk at a time from the top, so holes cost nothing.
+class ChainRemoval : public std::enable_shared_from_this<ChainRemoval> {
+ public:
+  ChainRemoval(Job job, uint64_t position, uint64_t first, Function<void(Status)> done)
+      : job_(std::move(job)), position_(position), first_(first), done_(std::move(done)) {
+    uint64_t stripe = job_.placement->stripe();
+    begin_ = first_ - first_ % stripe + position_;
+    if (begin_ < first_) begin_ += stripe;
+  }
+
+  void round() {
+    query_last(job_, position_,
+               [self = shared_from_this()](Result<proto::storage::QueryLastReply> last) {
+                 self->found(std::move(last));
+               });
+  }
+
+ private:
+  void found(Result<proto::storage::QueryLastReply> last) {
+    if (!last.ok()) return finish(last.status());
+    if (!last->found() || last->index() < begin_) return finish(Status());
+    uint64_t stripe = job_.placement->stripe();
+    uint64_t possible = (last->index() - begin_) / stripe + 1;
+    next_ = possible / 4 <= last->chunks() ? begin_ : last->index();
+    end_ = last->index();
+    removing_ = true;
+    fill_window();
+  }
+
+  void fill_window() {
+    while (open_ < kRemovalsMax && next_ <= end_ && error_.ok()) {
+      uint64_t index = next_;
+      next_ += job_.placement->stripe();
+      ++open_;
+      update_chunk(job_, index, 0, [self = shared_from_this()](Status status) {
+        self->removed(std::move(status));
+      });
+    }
+    if (open_ > 0) return;
+    removing_ = false;
+    error_.ok() ? round() : finish(error_);
+  }
+
+  void removed(Status status) {
+    --open_;
+    if (!status.ok() && error_.ok()) error_ = std::move(status);
+    // Through the queue: a row of calls that end at once must not nest.
+    job_.lane->later([self = shared_from_this()] { self->wake(); });
+  }
+
+  // Several removals may have posted a wake; the one that ended the round leaves nothing to do.
+  void wake() {
+    if (removing_) fill_window();
+  }
+
+  void finish(Status status) {
+    auto done = std::move(done_);
+    done(std::move(status));
+  }
+
+  const Job job_;
+  const uint64_t position_;
+  const uint64_t first_;
+  uint64_t begin_ = 0;  // the first index >= first_ of this chain
+  uint64_t next_ = 0;
+  uint64_t end_ = 0;
+  size_t open_ = 0;
+  bool removing_ = false;
+  Status error_;
+  Function<void(Status)> done_;
+};
+
+void remove_from(const Job& job, uint64_t first, Function<void(Status)> done) {
+  for_stripe(
+      job,
+      [job, first](uint64_t position, Function<void(Status)> ended) {
+        std::make_shared<ChainRemoval>(job, position, first, std::move(ended))->round();
+      },
+      std::move(done));
+}
+
+}  // namespace
+
+void truncate_chunks(std::shared_ptr<Core> core, uint64_t inode, const std::string& layout,
+                     uint64_t old_size, uint64_t new_size, Function<void(Status)> done) {
+  auto job = make_job(std::move(core), inode, layout);
+  if (!job.ok()) return done(job.status());
+  // Growing touches nothing: what storage holds beyond the old size are unsettled writes.
+  if (new_size >= old_size) return done(Status());
+  uint32_t chunk_size = job->placement->chunk_size();
+  auto partial = static_cast<uint32_t>(new_size % chunk_size);
+  uint64_t first_whole = (new_size + chunk_size - 1) / chunk_size;
+  job->lane->run([job = *job, partial, first_whole, done = std::move(done)]() mutable {
+    auto removed = [job, partial, first_whole, done = std::move(done)](Status status) mutable {
+      if (!status.ok() || partial == 0) return done(std::move(status));
+      update_chunk(job, first_whole - 1, partial, std::move(done));
+    };
+    remove_from(job, first_whole, std::move(removed));
+  });
+}
+
+void remove_chunks(std::shared_ptr<Core> core, uint64_t inode, const std::string& layout,
+                   Function<void(Status)> done) {
+  auto job = make_job(std::move(core), inode, layout);
+  if (!job.ok()) return done(job.status());
+  job->lane->run(
+      [job = *job, done = std::move(done)]() mutable { remove_from(job, 0, std::move(done)); });
+}
+
+void query_length(std::shared_ptr<Core> core, uint64_t inode, const std::string& layout,
+                  Function<void(Result<uint64_t>)> done) {
+  auto job = make_job(std::move(core), inode, layout);
+  if (!job.ok()) return done(job.status());
+  auto end = std::make_shared<uint64_t>(0);
+  auto each = [job = *job, end](uint64_t position, Function<void(Status)> ended) {
+    query_last(
+        job, position,
+        [job, end, ended = std::move(ended)](Result<proto::storage::QueryLastReply> last) mutable {
+          if (!last.ok()) return ended(last.status());
+          if (last->found()) {
+            *end = std::max(*end, last->index() * job.placement->chunk_size() + last->length());
+          }
+          ended(Status());
+        });
+  };
+  job->lane->run([job = *job, end, each = std::move(each), done = std::move(done)]() mutable {
+    for_stripe(job, std::move(each), [end, done = std::move(done)](Status status) mutable {
+      if (!status.ok()) return done(std::move(status));
+      done(*end);
+    });
+  });
+}
+
+}  // namespace fs3::client

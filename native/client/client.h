@@ -1,0 +1,111 @@
+// The native client: everything an application, the mount and the metadata service's garbage
+// collector need of fs3.
+//
+//   Client ── metadata calls (fail-over, deadlines, request ids) ── net ── meta
+//          └─ File reads and writes (striping, replica choice, retries, write-back) ── net ──
+//          storage
+//
+// One Client serves many threads: every call may come from any thread. A callback runs inside the
+// call when nothing has to be waited for (buffered writes, reads of own dirty bytes), otherwise on
+// the reactor the call was made on, or on one of the client's reactors; it must not block. A Client
+// owns its reactor threads unless it is given one (the mount runs the FUSE session and the client
+// on the same reactors, so a request never changes its thread). No thread starts before create().
+// After fork() the child must create its own Client (calls on an inherited one fail with
+// ESHUTDOWN).
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/buffer.h"
+#include "base/function.h"
+#include "base/reactor.h"
+#include "base/status.h"
+
+namespace fs3::client {
+
+struct Options {
+  std::vector<std::string> meta_addresses;    // "tcp://127.0.0.1:7011"; routing comes from there
+  std::string cluster_id;                     // 16 bytes; empty: not known yet (clients only)
+  std::string client_id;                      // 16 random bytes, fresh per process
+  int64_t meta_deadline_ns = 30'000'000'000;  // a metadata call is repeated until then
+  int64_t data_deadline_ns = 60'000'000'000;  // a chunk read or write is repeated until then
+  size_t write_back_bytes = 4u << 20;         // per open file; 0 = every write goes through
+  size_t max_inflight_bytes = 64u << 20;      // writes and reads on the wire
+  std::string capability_key;  // servers only: serialized keyring, to mint server capabilities
+};
+
+// A metadata reply: protobuf bytes of fs3.meta.*Reply.
+using MetaCallback = Function<void(Result<std::string>)>;
+
+struct OpenFile;  // shared between opens of one inode in this client: size, dirty ranges,
+                  // capability
+using FileHandle = std::shared_ptr<struct Handle>;
+
+class Client {
+ public:
+  // Uses `reactors` (at least one, outliving the client), or makes its own thread when empty.
+  static Result<std::shared_ptr<Client>> create(Options options,
+                                                std::vector<Reactor*> reactors = {});
+  virtual ~Client() = default;
+
+  // One metadata operation. `body` is a serialized fs3.meta.*Request *without* its header field;
+  // `caller` a serialized fs3.meta.Caller. The client prepends the header (field 1) with client id,
+  // a new request id and umask; a repeated attempt keeps the request id, so the service applies it
+  // once.
+  virtual void meta_call(uint16_t method, std::string caller, uint32_t umask, std::string body,
+                         MetaCallback done) = 0;
+
+  // From an fs3.meta.OpenReply. `flags` are open(2)'s.
+  virtual FileHandle open_handle(const std::string& open_reply, uint32_t flags) = 0;
+  // Bytes of [offset, offset + length) as this client sees the file, own unflushed writes included;
+  // short at the end of file; holes are zeros. `into` must stay valid until the callback, which
+  // gets the number of bytes.
+  virtual void read(FileHandle file, uint64_t offset, std::byte* into, size_t length,
+                    Function<void(Result<size_t>)> done) = 0;
+  // The bytes are copied or kept (`keep`), so the caller's memory is free when `done` runs.
+  // Buffered writes answer at once; a write-back error is reported by the next flush, fsync or
+  // close of every handle that was open.
+  virtual void write(FileHandle file, uint64_t offset, Buffer data,
+                     Function<void(Result<size_t>)> done) = 0;
+  // Sends what is buffered and waits for the chains to acknowledge it.
+  virtual void flush(FileHandle file, Function<void(Status)> done) = 0;
+  // flush, then settle length and times with the metadata service (durable: on stable storage).
+  virtual void fsync(FileHandle file, bool durable, Function<void(Status)> done) = 0;
+  // fsync's work, and the end of the session. The handle is dead afterwards whatever the status.
+  virtual void close(FileHandle file, Function<void(Status)> done) = 0;
+  // After a truncate by SETATTR: forget buffered bytes beyond, adopt the size. (Call flush before
+  // SETATTR.)
+  virtual void note_truncated(uint64_t inode, uint64_t size) = 0;
+  // Size and mtime as this client sees them when the inode is open with unsettled writes here.
+  virtual bool local_size(uint64_t inode, uint64_t* size, int64_t* mtime_ns) = 0;
+  virtual uint64_t handle_inode(const FileHandle& file) const = 0;
+
+  // Servers only (needs capability_key): whole-chunk work for truncate, removal and checks.
+  // `layout` is a serialized fs3.Layout.
+  virtual void truncate_chunks(uint64_t inode, std::string layout, uint64_t old_size,
+                               uint64_t new_size, Function<void(Status)> done) = 0;
+  virtual void remove_chunks(uint64_t inode, std::string layout, uint64_t size,
+                             Function<void(Status)> done) = 0;
+  // The end of the last byte that storage holds for the inode.
+  virtual void query_length(uint64_t inode, std::string layout,
+                            Function<void(Result<uint64_t>)> done) = 0;
+
+  // Newer routing (serialized fs3.RoutingInfo), pushed by a watcher; older versions are ignored.
+  virtual void update_routing(std::string_view routing) = 0;
+  virtual std::string routing() const = 0;
+
+  struct Statistics {
+    uint64_t meta_calls, meta_retries, reads, read_bytes, writes, write_bytes, data_retries,
+        routing_refreshes;
+    uint64_t dirty_bytes, inflight;
+  };
+  virtual Statistics statistics() const = 0;
+  // Ends open calls with ESHUTDOWN, stops own threads. Idempotent.
+  virtual void shutdown() = 0;
+};
+
+}  // namespace fs3::client

@@ -1,0 +1,155 @@
+// OpenFile and Handle: what this client knows of an inode that is open here.
+//
+// One OpenFile per inode, shared by all its handles, so that every handle sees every other's
+// unflushed bytes and the one size. Its mutex guards everything marked so and is never held while
+// calling out: methods collect what has to happen (callbacks, runs to send) and the caller does it
+// after unlocking.
+//
+// Size rules: `size` is what a reader here may see. It grows with local writes, is replaced by the
+// metadata service's value when that is newer and nothing here is unsettled, and is the larger of
+// both otherwise.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "base/status.h"
+#include "client/chunk_call.h"
+#include "client/client.h"
+#include "client/dirty.h"
+
+namespace fs3::proto::meta {
+class Attr;
+}
+
+namespace fs3::client {
+
+class Lane;
+struct Handle;
+
+// A capability as received. The client reads rights and lifetime, and compares no wall clocks: the
+// life counts from the moment of arrival.
+struct Token {
+  std::string bytes;  // 80, or empty
+  int64_t received_ns = 0;
+  int64_t lifetime_ns = 0;
+  bool past_half_life(int64_t now) const { return now - received_ns > lifetime_ns / 2; }
+};
+
+enum class Right : uint8_t { kRead, kWrite };
+
+struct OpenFile : std::enable_shared_from_this<OpenFile> {
+  OpenFile(uint64_t inode, std::shared_ptr<Placement> placement);
+
+  // One credential per right; they live in the file.
+  class FileCredential : public Credential {
+   public:
+    FileCredential(OpenFile& file, Right right) : file_(file), right_(right) {}
+    std::string token(const std::shared_ptr<Core>& core, Lane& lane) override;
+    void renew(const std::shared_ptr<Core>& core, Lane& lane, Function<void(Status)> done) override;
+
+   private:
+    OpenFile& file_;
+    const Right right_;
+  };
+  std::shared_ptr<Credential> credential(Right right);
+
+  // REQUIRES (all of these): mutex held.
+  void adopt(const proto::meta::Attr& attr, int64_t now);
+  void adopt_token(const std::string& capability, int64_t now);
+  bool unsettled() const { return !dirty.empty() || write_generation != settled_generation; }
+  void note_write(uint64_t end, int64_t wall_ns);
+  void note_acked(uint64_t end);
+  // Settling reached the service: nothing up to this generation needs to be told again.
+  void note_settled(uint64_t generation);
+  void note_truncated(uint64_t new_size);
+  void fail(const Status& status);
+
+  const uint64_t inode;
+  const std::shared_ptr<Placement> placement;
+
+  std::mutex mutex;
+  // ---- guarded by mutex ----
+  uint64_t size = 0;
+  uint64_t attr_version = 0;
+  int64_t size_checked_ns = 0;    // when the service's size was last heard
+  int64_t mtime_ns = 0;           // of the last local write; 0 = none since settling
+  uint64_t written_end = 0;       // one past the highest byte accepted since the last settling
+  uint64_t acked_end = 0;         // one past the highest byte a chain acknowledged since then
+  uint64_t write_generation = 0;  // grows with each accepted write
+  uint64_t settled_generation = 0;
+  bool timer_armed = false;
+  DirtyChunks dirty;
+  uint64_t counted_dirty = 0;  // this file's share of Counters::dirty_bytes
+  Token tokens[2];             // by Right
+  bool renewing[2] = {false, false};
+  std::vector<std::pair<Lane*, Function<void(Status)>>> renewal_waiters[2];
+  std::vector<Handle*> handles;
+  // Update channels whose last outcome on that chunk is unknown: the chunk's next update must use
+  // the same channel, so that the lost one, if it still arrives, is older and refused.
+  std::unordered_map<uint64_t, uint32_t> pinned_channels;
+
+  struct Waiter {
+    uint64_t epoch = 0;
+    uint64_t first_chunk = 0;
+    uint64_t last_chunk = UINT64_MAX;
+    bool through = false;  // gets the error of a failed run; others find it at their handle
+    Status status;
+    Lane* lane = nullptr;
+    Function<void(Status)> done;
+  };
+  std::vector<Waiter> waiters;
+  struct RoomWaiter {
+    uint64_t bytes_max = 0;
+    Lane* lane = nullptr;
+    Function<void()> done;
+  };
+  std::vector<RoomWaiter> room_waiters;
+
+ private:
+  FileCredential read_credential_{*this, Right::kRead};
+  FileCredential write_credential_{*this, Right::kWrite};
+};
+
+// One open(2). Registered with its file from construction to destruction.
+struct Handle {
+  Handle(std::shared_ptr<OpenFile> file, uint32_t flags, std::string session);
+  ~Handle();
+  Handle(const Handle&) = delete;
+  Handle& operator=(const Handle&) = delete;
+
+  bool readable() const;
+  bool writable() const;
+  bool appends() const;
+  // Every write waits for its chains (O_DIRECT, O_SYNC, O_DSYNC).
+  bool through() const;
+
+  const std::shared_ptr<OpenFile> file;
+  const uint32_t flags;
+  const std::string session;  // 16 bytes, empty for a read-only open
+  const int64_t opened_ns;
+  // ---- guarded by file->mutex ----
+  Status error;  // of a buffered write; reported once by flush, fsync or close
+  bool closed = false;
+};
+
+// The inodes that are open here. Thread safe; its mutex is taken before a file's.
+class FileTable {
+ public:
+  // The file of `inode`, made when nobody has it open.
+  std::shared_ptr<OpenFile> open(uint64_t inode, const std::shared_ptr<Placement>& placement);
+  // Null when nobody has it open.
+  std::shared_ptr<OpenFile> find(uint64_t inode);
+  std::vector<std::shared_ptr<OpenFile>> all();
+
+ private:
+  std::mutex mutex_;
+  std::unordered_map<uint64_t, std::weak_ptr<OpenFile>> files_;
+  size_t prune_at_ = 64;
+};
+
+}  // namespace fs3::client

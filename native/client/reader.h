@@ -1,0 +1,21 @@
+// Reads: own dirty bytes from memory, the rest from the chunks' chains, in parallel.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+
+#include "base/function.h"
+#include "base/status.h"
+#include "client/client.h"
+
+namespace fs3::client {
+
+class Core;
+
+// As Client::read. A file whose end lies before the read is asked of the metadata service once more
+// (unless its size was heard a moment ago), so a reader can follow a file that grows elsewhere.
+void read_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, std::byte* into,
+               size_t length, Function<void(Result<size_t>)> done);
+
+}  // namespace fs3::client

@@ -1,0 +1,257 @@
+#include "client/session.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+#include <vector>
+
+#include "client/core.h"
+#include "client/meta.h"
+#include "client/writer.h"
+#include "meta.pb.h"
+
+namespace fs3::client {
+
+namespace {
+
+constexpr int64_t kKeepaliveNs = 3'000'000'000;
+constexpr int64_t kKeepaliveMinNs = 500'000'000;
+constexpr int64_t kKeepaliveMaxNs = 30'000'000'000;
+constexpr size_t kKeepaliveInodesMax = 65'536;
+
+// What SYNC and CLOSE tell the service about the writes of this client.
+struct Settlement {
+  std::string session;
+  uint64_t generation = 0;
+  uint64_t written_end = 0;
+  bool wrote = false;
+  int64_t mtime_ns = 0;
+};
+
+// REQUIRES: the file's mutex held.
+Settlement settlement(const OpenFile& file, const Handle& handle, uint64_t generation) {
+  Settlement told{handle.session, generation, file.acked_end, file.unsettled(), file.mtime_ns};
+  // A file written through one handle and synced through another that only reads: any open session
+  // may settle it.
+  for (const Handle* other : file.handles) {
+    if (told.session.empty() && !other->closed) told.session = other->session;
+  }
+  return told;
+}
+
+template <typename Request>
+std::string encode(const OpenFile& file, const Settlement& told, bool durable) {
+  Request request;
+  request.set_inode(file.inode);
+  request.set_session(told.session);
+  request.set_written_end(told.wrote ? told.written_end : 0);
+  request.set_wrote(told.wrote);
+  if (told.wrote && told.mtime_ns != 0) request.set_mtime_ns(told.mtime_ns);
+  if constexpr (requires { request.set_durable(durable); }) request.set_durable(durable);
+  return request.SerializeAsString();
+}
+
+// SYNC answers OpenReply, CLOSE AttrReply; the one is the other plus fields.
+Status settled(OpenFile& file, uint64_t generation, const Result<std::string>& reply) {
+  if (!reply.ok()) return reply.status();
+  proto::meta::OpenReply parsed;
+  if (!parsed.ParseFromString(reply.value())) {
+    return Status(EIO, "client/settle", "the reply of the metadata service does not decode");
+  }
+  std::lock_guard lock(file.mutex);
+  file.note_settled(generation);
+  file.adopt(parsed.attr(), now_ns());
+  file.adopt_token(parsed.capability(), now_ns());
+  return Status();
+}
+
+void settle(std::shared_ptr<Core> core, FileHandle handle, uint16_t method, uint64_t generation,
+            bool durable, Function<void(Status)> done) {
+  Settlement told;
+  std::string body;
+  {
+    std::lock_guard lock(handle->file->mutex);
+    told = settlement(*handle->file, *handle, generation);
+    if (method == proto::meta::CLOSE) told.session = handle->session;
+    body = method == proto::meta::CLOSE
+               ? encode<proto::meta::CloseRequest>(*handle->file, told, durable)
+               : encode<proto::meta::SyncRequest>(*handle->file, told, durable);
+  }
+  bool needed = method == proto::meta::CLOSE || told.wrote || durable;
+  if (told.session.empty() || !needed) return done(Status());
+  Lane& lane = core->lane();
+  send_own_meta_call(
+      core, lane, method, body,
+      [handle, generation, done = std::move(done)](Result<std::string> reply) mutable {
+        done(settled(*handle->file, generation, reply));
+      });
+}
+
+uint64_t write_generation(OpenFile& file) {
+  std::lock_guard lock(file.mutex);
+  return file.write_generation;
+}
+
+void finish_renewal(OpenFile& file, Right right, const Result<std::string>& reply) {
+  proto::meta::OpenReply parsed;
+  Status status = reply.status();
+  if (status.ok() && !parsed.ParseFromString(reply.value())) {
+    status = Status(EIO, "client/renew", "the reply of the metadata service does not decode");
+  }
+  if (status.ok() && parsed.capability().empty()) {
+    status = Status(EACCES, "client/renew", "the metadata service gave no new capability");
+  }
+  std::vector<std::pair<Lane*, Function<void(Status)>>> waiters;
+  {
+    std::lock_guard lock(file.mutex);
+    if (status.ok()) file.adopt_token(parsed.capability(), now_ns());
+    file.renewing[static_cast<int>(right)] = false;
+    waiters.swap(file.renewal_waiters[static_cast<int>(right)]);
+  }
+  for (auto& [lane, done] : waiters) {
+    lane->run([done = std::move(done), status]() mutable { done(status); });
+  }
+}
+
+// The session to renew through; empty when no handle writes. One that is being closed still lives
+// until its flush is through, and that may need the renewal. REQUIRES: mutex held.
+std::string open_session(const OpenFile& file) {
+  std::string closing;
+  for (const Handle* handle : file.handles) {
+    if (!handle->session.empty() && !handle->closed) return handle->session;
+    if (!handle->session.empty()) closing = handle->session;
+  }
+  return closing;
+}
+
+bool session_reads(const OpenFile& file, const std::string& session) {
+  for (const Handle* handle : file.handles) {
+    if (handle->session == session) return handle->readable();
+  }
+  return false;
+}
+
+// Alive as long as the client: one message per period, then the next timer.
+class Keepalive : public std::enable_shared_from_this<Keepalive> {
+ public:
+  explicit Keepalive(std::shared_ptr<Core> core)
+      : core_(std::move(core)), lane_(*core_->lanes()[0]) {}
+
+  void arm() {
+    if (core_->closed()) return;
+    lane_.after(period_ns_, [self = shared_from_this()] { self->tick(); });
+  }
+
+ private:
+  void tick() {
+    if (core_->closed()) return;
+    bool any = false;
+    proto::meta::KeepaliveRequest request;
+    for (const auto& file : core_->files.all()) {
+      std::lock_guard lock(file->mutex);
+      any |= !file->handles.empty();
+      if (held_for_reading(*file) && request.open_inodes_size() < int{kKeepaliveInodesMax}) {
+        request.add_open_inodes(file->inode);
+      }
+    }
+    if (!any) return arm();
+    send_own_meta_call(
+        core_, lane_, proto::meta::KEEPALIVE, request.SerializeAsString(),
+        [self = shared_from_this()](Result<std::string> reply) {
+          proto::meta::KeepaliveReply parsed;
+          if (reply.ok() && parsed.ParseFromString(*reply) && parsed.period_ms() > 0) {
+            self->period_ns_ = std::clamp(parsed.period_ms() * int64_t{1'000'000}, kKeepaliveMinNs,
+                                          kKeepaliveMaxNs);
+          }
+          self->arm();
+        });
+  }
+
+  // Open longer than one period; shorter ones are covered by the service's own patience.
+  bool held_for_reading(const OpenFile& file) const {
+    int64_t before = now_ns() - period_ns_;
+    return std::any_of(file.handles.begin(), file.handles.end(), [&](const Handle* handle) {
+      return handle->session.empty() && handle->opened_ns < before;
+    });
+  }
+
+  const std::shared_ptr<Core> core_;
+  Lane& lane_;
+  int64_t period_ns_ = kKeepaliveNs;
+};
+
+}  // namespace
+
+void fsync_file(std::shared_ptr<Core> core, FileHandle handle, bool durable,
+                Function<void(Status)> done) {
+  uint64_t generation = write_generation(*handle->file);
+  flush_file(core, handle,
+             [core, handle, durable, generation, done = std::move(done)](Status flushed) mutable {
+               settle(
+                   core, handle, proto::meta::SYNC, generation, durable,
+                   [flushed = std::move(flushed), done = std::move(done)](Status status) mutable {
+                     done(flushed.ok() ? std::move(status) : std::move(flushed));
+                   });
+             });
+}
+
+void close_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done) {
+  uint64_t generation = 0;
+  bool again;
+  {
+    std::lock_guard lock(handle->file->mutex);
+    again = std::exchange(handle->closed, true);
+    generation = handle->file->write_generation;
+  }
+  if (again) return done(Status(EBADF, "client/close", "the handle is closed already"));
+  auto ended = [core, handle, generation, done = std::move(done)](Status flushed) mutable {
+    settle(core, handle, proto::meta::CLOSE, generation, false,
+           [handle, flushed = std::move(flushed), done = std::move(done)](Status status) mutable {
+             {
+               std::lock_guard lock(handle->file->mutex);
+               std::erase(handle->file->handles, handle.get());
+             }
+             done(flushed.ok() ? std::move(status) : std::move(flushed));
+           });
+  };
+  if (!handle->writable()) return ended(Status());
+  flush_file(core, handle, std::move(ended));
+}
+
+void renew_capability(const std::shared_ptr<Core>& core, Lane& lane, std::shared_ptr<OpenFile> file,
+                      Right right, Function<void(Status)> done) {
+  auto index = static_cast<int>(right);
+  std::string session;
+  {
+    std::lock_guard lock(file->mutex);
+    file->renewal_waiters[index].emplace_back(&lane, std::move(done));
+    if (std::exchange(file->renewing[index], true)) return;
+    session = open_session(*file);
+    if (right == Right::kRead && !session_reads(*file, session)) session.clear();
+  }
+  auto answered = [file, right](Result<std::string> reply) { finish_renewal(*file, right, reply); };
+  if (!session.empty()) {
+    proto::meta::SyncRequest request;
+    request.set_inode(file->inode);
+    request.set_session(session);
+    send_own_meta_call(core, lane, proto::meta::SYNC, request.SerializeAsString(),
+                       std::move(answered));
+  } else if (right == Right::kRead) {
+    proto::meta::OpenRequest request;
+    request.set_inode(file->inode);
+    request.set_flags(O_RDONLY);
+    send_own_meta_call(core, lane, proto::meta::OPEN, request.SerializeAsString(),
+                       std::move(answered));
+  } else {
+    answered(Status(EBADF, "client/renew", "no handle of the file is open for writing any more"));
+  }
+}
+
+void start_keepalive(std::shared_ptr<Core> core) {
+  auto keepalive = std::make_shared<Keepalive>(core);
+  core->lanes()[0]->run([keepalive] { keepalive->arm(); });
+}
+
+}  // namespace fs3::client

@@ -1,0 +1,46 @@
+// Writes: buffered per file, sent chunk by chunk, acknowledged by chains.
+//
+// What holds at any moment, and why no acknowledged byte is lost or goes back:
+//  1. Per chunk of a file there is one update in flight; the next one starts when its outcome is
+//     known. So updates of one chunk reach the chain in the order they were made here.
+//  2. All attempts of one update carry one identity. An attempt whose answer was lost is recognised
+//     by the chain and answered, not applied again, also after the head changed.
+//  3. DUPLICATE_OLD says that the chain has seen a later sequence on this channel. Nobody else uses
+//     the channel and (1) holds, so the update's own outcome is lost to us, and nothing later of
+//     this client is on the chunk: sending the same bytes again under a fresh identity is a write
+//     that happens now, inside the still open call. The end state is that of a single write.
+//  4. When the deadline passes the outcome is unknown: the error is reported, and the channel stays
+//     with the chunk. The next update of the chunk uses it with a higher sequence, so the lost one,
+//     should it still arrive, is refused as old instead of overwriting newer bytes.
+//  5. A buffered byte that could not be written leaves an error at every handle that was open; the
+//     next flush, fsync or close of each reports it.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "base/buffer.h"
+#include "base/function.h"
+#include "base/status.h"
+#include "client/client.h"
+
+namespace fs3::client {
+
+class Core;
+class Lane;
+struct OpenFile;
+
+// As Client::write.
+void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, Buffer data,
+                Function<void(Result<size_t>)> done);
+
+// As Client::flush: `done` gets the handle's error, once.
+void flush_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done);
+
+// Sends every run that is wanted and whose chunk has none in flight.
+void pump(const std::shared_ptr<Core>& core, Lane& lane, const std::shared_ptr<OpenFile>& file);
+
+// Brings Counters::dirty_bytes up to date. REQUIRES: the file's mutex held.
+void count_dirty(Core& core, OpenFile& file);
+
+}  // namespace fs3::client

@@ -1,0 +1,338 @@
+// One replica of one chain, as a state machine without a world: step(now, event) -> effects.
+//
+// The storage server turns effects into disk and network I/O and feeds the outcomes back as events;
+// the simulator does the same with a simulated disk and network. No thread, clock, socket, disk or
+// buffer in here: bytes are named by the operation that brought them (`op`).
+//
+// Protocol (CRAQ): a client's update enters at the head, which gives it version committed + 1. Each
+// replica stages it as the pending version and forwards it at the same time; the tail commits as it
+// stages. A replica commits when its own stage is durable and its successor answered; then it
+// answers its predecessor, the head its client. Reads are answered by any serving replica from the
+// committed version; while a version is pending they wait for it (bounded).
+//
+// Identity of content: within one chain version one head numbers the updates of a chunk, so
+// (update_chain, version) names the content of a chunk for ever, as (term, index) does in a
+// replicated log. `update_chain` is the chain version under which the head made the update; it
+// travels with the update through forwards, restarts and resync, while `chain_version` of a message
+// is the one under which it was sent. Order of content: by update_chain, then by version. A removed
+// chunk that is written again begins above the highest version removed in this chain version.
+//
+// Invariants (checked with FS3_CHECK in step):
+//  1. committed <= pending <= committed + 1 for each chunk, but for a whole replacement or a new
+//  chunk, which may skip.
+//  2. An event that names another chain version than the replica's is refused with
+//  kChainVersionMismatch and changes nothing.
+//  3. One update per chunk is in progress; later ones wait in order (at most kMaxQueuedPerChunk,
+//  then kBusy).
+//  4. An update is acknowledged only when every serving and syncing replica after this one holds it
+//  durably.
+//  5. A read is answered only if the lease still held *after* the bytes were read (ReadDone carries
+//  the time).
+//  6. The same UpdateIdentity is applied once: rows survive restarts (LoadDedup) and move with
+//  resync. A syncing replica's rows become those of its predecessor, because an update that is
+//  rolled back must not be answered as done.
+//  7. On becoming the last of the serving replicas all pending versions commit; otherwise, on a
+//  chain change, they are
+//     forwarded again, whole, to the new successor.
+//  8. Nothing is forwarded to a syncing successor before it answered the first AskPeerChunks of
+//  this chain version: it begins the sync only when its own disk is quiet, so its lists miss
+//  nothing.
+//
+// Duties of the caller:
+//  - Operation ids of requests are unique for the life of the replica. Each request is ended by one
+//  Reply. Outcomes may come late or for forgotten operations: they are ignored.
+//  - Stage, Commit and Discard of one chunk reach the disk in the order in which they were emitted.
+//  The outcome of a Stage is fed back also when its operation was replied to in the meantime.
+//  - SetLease follows a heartbeat only once the routing version named in its answer was applied
+//  with SetChain. Otherwise a process that slept through its removal would answer from an old view
+//  with a fresh lease.
+// Thread safety: none. Determinism: the same events give the same effects in the same order.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/ids.h"
+#include "base/status.h"
+
+namespace fs3::craq {
+
+// Chosen by the caller of step() for requests (top bit clear); made by the replica for its own work
+// (top bit set).
+using OpId = uint64_t;
+constexpr OpId kOwnOp = 1ull << 63;
+
+enum class PublicState : uint8_t {
+  kUnknown = 0,
+  kServing = 1,
+  kLastsrv = 2,
+  kSyncing = 3,
+  kWaiting = 4,
+  kOffline = 5
+};
+enum class LocalState : uint8_t { kUnknown = 0, kUptodate = 1, kOnline = 2, kOffline = 3 };
+
+struct Peer {
+  TargetId target = 0;
+  uint32_t node_id = 0;
+  bool syncing = false;
+};
+
+// What a replica knows of its chain, cut from the routing info.
+struct ChainView {
+  ChainId chain = 0;
+  ChainVersion version = 0;
+  PublicState self = PublicState::kUnknown;
+  std::optional<Peer> predecessor;  // none: self is the head (or does not serve)
+  std::optional<Peer>
+      successor;  // the next serving replica; for the last serving one: the syncing replica, if any
+};
+
+// ---- events
+// -----------------------------------------------------------------------------------------------------------
+
+struct LoadChunk {  // at start, before anything else: what the disk holds
+  ChunkId chunk;
+  ChunkVersion committed = 0;
+  ChainVersion committed_chain = 0;
+  uint32_t length = 0;
+  uint32_t checksum = 0;
+  ChunkVersion pending = 0;  // 0: none
+  ChainVersion pending_chain = 0;
+  UpdateKind pending_kind = UpdateKind::kNone;
+  uint32_t pending_length = 0;
+  uint32_t pending_checksum = 0;
+  UpdateIdentity pending_identity;
+};
+struct LoadDedup {
+  UpdateIdentity identity;
+  ChunkId chunk;
+  ChunkVersion version = 0;
+  uint32_t chunk_length = 0;
+  uint32_t checksum = 0;
+};
+struct SetChain {
+  ChainView view;
+};  // older or equal versions than the current one are ignored
+struct SetLease {  // until_ns: 0.8 T after the acknowledged heartbeat was *sent*
+  int64_t until_ns = 0;
+};
+// The disk has less free space than its reserve (or again more): new writes are refused with ENOSPC
+// before anything is staged; removals, and whatever is already on its way, go on. The reserve must
+// cover all requests that the server admits, because a failed Stage ends the replica's service.
+struct SetSpace {
+  bool full = false;
+};
+
+struct ClientUpdate {
+  OpId op = 0;
+  ChunkId chunk;
+  UpdateKind kind = UpdateKind::kNone;  // kWrite, kTruncate, kRemove
+  uint32_t offset = 0;
+  uint32_t length = 0;
+  uint32_t chunk_size = 0;
+  uint32_t checksum = 0;
+  ChainVersion chain_version = 0;
+  UpdateIdentity identity;
+};
+struct Forwarded {
+  OpId op = 0;
+  TargetId from = 0;
+  ChunkId chunk;
+  UpdateKind kind = UpdateKind::kNone;  // also kReplace
+  ChunkVersion version = 0;
+  uint32_t offset = 0;
+  uint32_t length = 0;
+  uint32_t chunk_size = 0;
+  uint32_t checksum = 0;  // of the bytes; kReplace: of the whole chunk
+  ChainVersion chain_version = 0;
+  ChainVersion update_chain = 0;
+  UpdateIdentity identity;
+  bool resync = false;
+};
+struct Staged {  // outcome of Stage; with commit = true, of both. An error ends the service (EIO)
+  OpId op = 0;
+  Status status;
+  uint32_t chunk_length = 0;
+  uint32_t checksum = 0;
+};
+struct Committed {  // outcome of Commit
+  OpId op = 0;
+  Status status;
+};
+// The successor's answer, or kConnectionLost, kTimedOut, or why the bytes could not be read here.
+struct ForwardDone {
+  OpId op = 0;
+  Status status;
+  uint32_t checksum = 0;  // of the whole chunk at the successor
+};
+struct Read {
+  OpId op = 0;
+  ChunkId chunk;
+  ChainVersion chain_version = 0;
+  bool relaxed = false;
+  int64_t deadline_ns = 0;  // answer kBusy when the pending version has not committed by then
+};
+struct ReadDone {
+  OpId op = 0;
+  Status status;
+  ChunkVersion version = 0;  // of the bytes that were read
+};
+struct PeerChunk {
+  ChunkId chunk;
+  ChunkVersion version = 0;
+  ChainVersion chain_version = 0;
+  uint32_t length = 0;
+  uint32_t checksum = 0;
+  bool pending = false;
+};
+struct PeerChunks {  // answer to AskPeerChunks
+  OpId op = 0;
+  Status status;
+  std::vector<PeerChunk> chunks;
+  bool end = false;
+};
+struct PeerDone {  // answer to TellPeerDone
+  OpId op = 0;
+  Status status;
+};
+// The predecessor asks what this syncing replica holds. The first one of a chain version begins the
+// sync: own pending versions and dedup rows go. Each brings rows (any number, in any number of
+// requests; of one channel the highest sequence stays). Reply ok: answer with the engine's page, as
+// it is then.
+struct SyncStart {
+  OpId op = 0;
+  TargetId from = 0;
+  ChainVersion chain_version = 0;
+  std::vector<LoadDedup> dedup;
+};
+struct SyncDone {  // the predecessor says: level
+  OpId op = 0;
+  TargetId from = 0;
+  ChainVersion chain_version = 0;
+};
+struct Tick {};  // at least every 100 ms: time-outs, repeated forwards, the next resync step
+
+using Event = std::variant<LoadChunk, LoadDedup, SetChain, SetLease, SetSpace, ClientUpdate,
+                           Forwarded, Staged, Committed, ForwardDone, Read, ReadDone, PeerChunks,
+                           PeerDone, SyncStart, SyncDone, Tick>;
+
+// ---- effects
+// ----------------------------------------------------------------------------------------------------------
+
+// engine.stage with the bytes of `op`. kReplace and kRemove with commit = true hold whatever the
+// disk has, also a newer version: resync goes back as well as forward. kRemove then deletes the
+// chunk and its pending version, and is ok when there is none.
+struct Stage {
+  OpId op = 0;
+  ChunkId chunk;
+  UpdateKind kind = UpdateKind::kNone;
+  ChunkVersion version = 0;
+  ChainVersion chain_version = 0;  // update_chain: kept with the version
+  uint32_t offset = 0;
+  uint32_t length = 0;
+  uint32_t checksum = 0;
+  UpdateIdentity identity;
+  bool commit = false;  // in the same durable batch: the tail
+};
+struct Commit {
+  OpId op = 0;
+  ChunkId chunk;
+  ChunkVersion version = 0;
+  bool synced = true;
+};
+struct Discard {
+  ChunkId chunk;
+};  // forget the pending version; no outcome is fed back
+struct PutDedup {        // make durable; no outcome is fed back
+  bool replace = false;  // forget all other rows first
+  std::vector<LoadDedup> rows;
+};
+struct Forward {
+  OpId op = 0;      // of this attempt: ForwardDone names it
+  OpId source = 0;  // kOfOp: the request whose bytes go
+  Peer to;
+  ChunkId chunk;
+  UpdateKind kind = UpdateKind::kNone;
+  ChunkVersion version = 0;
+  ChainVersion chain_version = 0;
+  ChainVersion update_chain = 0;
+  uint32_t offset = 0;
+  uint32_t length = 0;
+  uint32_t chunk_size = 0;
+  uint32_t checksum = 0;
+  UpdateIdentity identity;
+  bool resync = false;
+  // The bytes to send: those that came with `source`, or (kind kReplace) the whole pending or
+  // committed version from the disk; when the disk meanwhile holds another version than `version`,
+  // feed ForwardDone(kBusy).
+  enum class Bytes : uint8_t {
+    kOfOp = 0,
+    kPending = 1,
+    kCommitted = 2,
+    kNone = 3
+  } bytes = Bytes::kOfOp;
+};
+struct StartRead {  // engine.read of the committed version, then ReadDone
+  OpId op = 0;
+  ChunkId chunk;
+};
+struct Reply {  // ends `op`; its bytes may go
+  OpId op = 0;
+  Status status;
+  ChunkVersion version = 0;
+  uint32_t chunk_length = 0;
+  uint32_t checksum = 0;
+};
+struct AskPeerChunks {  // page after `after` of what the syncing successor holds
+  OpId op = 0;
+  Peer peer;
+  ChainVersion chain_version = 0;
+  std::optional<ChunkId> after;
+  std::vector<LoadDedup> dedup;  // first page only
+};
+struct TellPeerDone {
+  OpId op = 0;
+  Peer peer;
+  ChainVersion chain_version = 0;
+};
+struct SetLocal {
+  LocalState state = LocalState::kUnknown;
+};  // report in the next heartbeat, sent at once
+
+using Effect = std::variant<Stage, Commit, Discard, PutDedup, Forward, StartRead, Reply,
+                            AskPeerChunks, TellPeerDone, SetLocal>;
+
+constexpr size_t kMaxQueuedPerChunk = 64;
+constexpr size_t kResyncWindow = 8;  // chunks being sent to a syncing successor at a time
+
+struct ReplicaStatistics {
+  uint64_t chunks = 0, pending = 0, queued = 0, waiting_reads = 0, dedup_rows = 0, resync_sent = 0,
+           resync_skipped = 0;
+};
+
+class Replica {
+ public:
+  explicit Replica(TargetId target);
+  ~Replica();
+  Replica(const Replica&) = delete;
+  Replica& operator=(const Replica&) = delete;
+
+  // Appends effects to `out`, in the order in which they must begin.
+  void step(int64_t now_ns, const Event& event, std::vector<Effect>& out);
+
+  TargetId target() const;
+  const ChainView& chain() const;
+  LocalState local() const;
+  ReplicaStatistics statistics() const;
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace fs3::craq

@@ -1,0 +1,45 @@
+// Chunks in memory: what get() and read() see, and what recovery rebuilds.
+#pragma once
+
+#include <array>
+#include <map>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "engine/block_pool.h"
+#include "engine/records.h"
+#include "engine/types.h"
+
+namespace fs3::engine {
+
+// Immutable once it is in the table.
+struct Version {
+  PendingInfo info;            // kind and identity of the update that made it
+  uint32_t stored_length = 0;  // bytes in the block; zeros from there to info.length
+  BlockRef block;              // null when stored_length is 0
+  std::shared_ptr<const std::vector<uint32_t>> checksums;  // of the stored bytes, per 4 KiB
+};
+using VersionRef = std::shared_ptr<const Version>;
+
+struct Chunk {
+  VersionRef committed;
+  VersionRef pending;
+  uint8_t committed_slot = 1;  // so that the first pending version takes slot 0
+
+  uint8_t free_slot() const { return static_cast<uint8_t>(1 - committed_slot); }
+};
+
+struct Target {
+  using Client = std::pair<std::array<uint8_t, 16>, uint32_t>;
+  uint32_t chain_id = 0;
+  std::map<ChunkId, Chunk> chunks;
+  std::map<Client, DedupRow> dedup;
+  size_t updates = 0;  // running or waiting
+};
+
+ChunkState state_of(ChunkId id, const Chunk& chunk);
+VersionRecord record_of(const Version& version);
+
+}  // namespace fs3::engine

@@ -1,0 +1,106 @@
+#include "engine/committer.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "base/check.h"
+
+namespace fs3::engine {
+
+Committer::Committer(Reactor& reactor, MetaStore& meta)
+    : reactor_(reactor), meta_(meta), thread_([this] { work(); }) {}
+
+Committer::~Committer() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+    queue_.clear();
+  }
+  wake_.notify_one();
+  thread_.join();
+}
+
+// Hands over once per round of the reactor, so that what one round gathered shares one wake-up.
+void Committer::submit(CommitItem item) {
+  gathered_.push_back(std::move(item));
+  if (flush_scheduled_) return;
+  flush_scheduled_ = true;
+  auto flush = [this, alive = std::weak_ptr<char>(alive_)] {
+    if (alive.expired()) return;
+    flush_scheduled_ = false;
+    {
+      std::lock_guard lock(mutex_);
+      std::move(gathered_.begin(), gathered_.end(), std::back_inserter(queue_));
+    }
+    gathered_.clear();
+    wake_.notify_one();
+  };
+  if (reactor_.on_thread()) {
+    reactor_.defer(std::move(flush));
+  } else {
+    reactor_.post(std::move(flush));
+  }
+}
+
+void Committer::work() {
+  pthread_setname_np(pthread_self(), "commit");
+  std::unique_lock lock(mutex_);
+  while (true) {
+    wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
+    if (stopping_) return;
+    Batch batch = std::move(queue_);
+    queue_.clear();
+    lock.unlock();
+    Status status = write(batch);
+    reactor_.post(
+        [this, alive = std::weak_ptr<char>(alive_), status, batch = std::move(batch)]() mutable {
+          if (!alive.expired()) finish(std::move(batch), std::move(status));
+        });
+    lock.lock();
+  }
+}
+
+Status Committer::write(const Batch& batch) {
+  if (broken_) return Status(EIO, "engine/commit", "an earlier write or sync failed");
+  std::vector<disk::File*> files;
+  std::vector<const std::vector<MetaChange>*> changes;
+  bool sync = false;
+  for (const CommitItem& item : batch) {
+    if (item.written != nullptr) files.push_back(item.written);
+    changes.push_back(&item.changes);
+    sync |= item.synced;
+  }
+  std::sort(files.begin(), files.end());
+  files.erase(std::unique(files.begin(), files.end()), files.end());
+  Status status;
+  for (disk::File* file : files) {
+    if (status.ok()) status = file->datasync_now();
+  }
+  if (status.ok()) status = meta_.write(changes, sync);
+  if (status.ok()) return status;
+  broken_ = true;
+  return Status(EIO, "engine/commit", status.to_string());
+}
+
+void Committer::finish(Batch batch, Status status) {
+  bool synced = std::any_of(batch.begin(), batch.end(), [](auto& item) { return item.synced; });
+  if (!status.ok()) failed_ = true;
+  syncs_ += synced;
+  // Before the callbacks: they may take what is free now.
+  if (synced && status.ok()) held_.clear();
+  for (CommitItem& item : batch) {
+    if (!synced || failed_) {
+      std::move(item.kept.begin(), item.kept.end(), std::back_inserter(held_));
+    }
+    item.kept.clear();
+  }
+  std::weak_ptr<char> alive = alive_;
+  for (CommitItem& item : batch) {
+    if (item.done) item.done(status);
+    if (alive.expired()) return;
+  }
+}
+
+}  // namespace fs3::engine

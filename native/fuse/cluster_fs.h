@@ -1,0 +1,143 @@
+// ClusterFs: the file system of a cluster under a FUSE session. Node ids are inode ids (root 1).
+//
+//   FUSE request ── ops_*.cc: unpack, one reply ──> client::Client ──> metadata service, chains
+//
+// One handler per operation, grouped by noun: ops_entry.cc (names), ops_attr.cc (attributes),
+// ops_file.cc (open, close, sync), ops_data.cc (read, write), ops_dir.cc (listings).
+//
+// Caching rules (README.md has the reasons):
+//  1. Names and attributes are believed by the kernel as long as the lease of the reply says, and
+//     never longer than Options::ttl_max_ns.
+//  2. Attributes of an inode with unsettled local writes get the local size and mtime.
+//  3. Pages survive from open to open while data version, size and mtime are unchanged.
+//  4. close(2) returns after the data is on its chains and the length is settled, so that a later
+//     open anywhere sees it; errors of earlier buffered writes are returned there.
+//
+// Thread safety: handlers run on every reactor at once; state is in the tables, each with its own
+// lock, none held across a call to the client or a reply.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/function.h"
+#include "base/status.h"
+#include "client/client.h"
+#include "fuse/attributes.h"
+#include "fuse/callers.h"
+#include "fuse/directory.h"
+#include "fuse/dirent.h"
+#include "fuse/files.h"
+#include "fuse/filesystem.h"
+#include "fuse/nodes.h"
+#include "meta.pb.h"
+
+namespace fs3::fuse {
+
+namespace pb = proto::meta;
+
+struct ClusterFsOptions {
+  int64_t ttl_max_ns = kNsPerSecond;
+  bool direct_io = false;                           // every open bypasses the page cache
+  int64_t shutdown_timeout_ns = 60 * kNsPerSecond;  // for what is still open at the end
+};
+
+class ClusterFs : public Filesystem {
+ public:
+  ClusterFs(std::shared_ptr<client::Client> client, ClusterFsOptions options);
+
+  void attached(Session& session) override { session_ = &session; }
+  void handle(RequestPtr request) override;
+  // Closes all files, so that what was written is settled, then shuts the client down.
+  void shutdown() override;
+
+  struct Counts {
+    size_t open_files, nodes;
+  };
+  Counts counts() { return {files_.size(), nodes_.size()}; }
+
+ private:
+  using Raw = Function<void(RequestPtr, std::string)>;
+
+  // ---- ops_entry.cc
+  void lookup(RequestPtr request);
+  void forget(RequestPtr request);
+  void mknod(RequestPtr request);
+  void mkdir(RequestPtr request);
+  void symlink(RequestPtr request);
+  void readlink(RequestPtr request);
+  void link(RequestPtr request);
+  void remove(RequestPtr request);
+  void rename(RequestPtr request);
+  // ---- ops_attr.cc
+  void getattr(RequestPtr request);
+  void setattr(RequestPtr request);
+  void do_setattr(RequestPtr request);
+  void statfs(RequestPtr request);
+  // ---- ops_file.cc
+  void open(RequestPtr request);
+  void do_open(RequestPtr request);
+  void opened(RequestPtr request, std::string raw);
+  void create(RequestPtr request);
+  void created(RequestPtr request, std::string raw);
+  void flush(RequestPtr request);
+  void fsync(RequestPtr request);
+  void fsyncdir(RequestPtr request);
+  void release(RequestPtr request);
+  bool make_handle(const pb::OpenReply& reply, const std::string& raw, uint32_t flags,
+                   fuse_open_out* out);
+  // ---- ops_data.cc
+  void read(RequestPtr request);
+  void write(RequestPtr request);
+  void do_write(RequestPtr request, FilePtr file);
+  // ---- ops_dir.cc
+  void opendir(RequestPtr request);
+  void readdir(RequestPtr request);
+  void releasedir(RequestPtr request);
+  void serve(DirectoryPtr directory, RequestPtr request);
+  void fetch(DirectoryPtr directory, uint64_t after, bool attributes, RequestPtr waiting);
+  void fetch_ahead(const DirectoryPtr& directory, const PagePtr& page, size_t position);
+  void fetched_ahead(const DirectoryPtr& directory, const std::shared_ptr<DirectoryPage>& page,
+                     Result<std::string> reply);
+  size_t pack(Directory& directory, const DirectoryPage& page, uint64_t offset, bool plus,
+              std::byte* space, size_t size, size_t* position);
+  bool pack_entry(Directory& directory, const DirectoryPage& page, const pb::DirEntry& entry,
+                  bool plus, DirentPacker& packer);
+
+  // ---- cluster_fs.cc: what the operations share
+  // One metadata call. `then` gets the reply's bytes; a failure answers the request with its errno.
+  void call(RequestPtr request, pb::Method method, const std::string& body, uint32_t umask,
+            Raw then);
+  // The same for a reply of type Reply: one that does not decode answers EIO.
+  template <typename Reply, typename Body, typename Then>
+  void call_for(RequestPtr request, pb::Method method, const Body& body, Then then,
+                uint32_t umask = 0) {
+    call(std::move(request), method, body.SerializeAsString(), umask,
+         [then = std::move(then)](RequestPtr request, const std::string& raw) mutable {
+           Reply reply;
+           if (!reply.ParseFromString(raw)) return reply_error(std::move(request), EIO);
+           then(std::move(request), reply);
+         });
+  }
+  // Brings what was written here to the service, then goes on; at once when nothing is unsettled.
+  void settled(RequestPtr request, uint64_t inode, Function<void(RequestPtr)> then);
+  // Takes setuid and setgid away from an inode that has them, as the owner of the file system.
+  void kill_privileges(RequestPtr request, uint64_t inode, Function<void(RequestPtr)> then);
+  void reply_status(RequestPtr request, const Status& status);
+
+  int64_t ttl_ns(const pb::Lease& lease, int64_t age_ns = 0) const;
+  void fill_attr(const pb::Attr& attr, fuse_attr* out);
+  void fill_entry(const pb::Attr& attr, int64_t ttl, fuse_entry_out* out);
+  void reply_entry(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease);
+  void reply_attr(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease);
+
+  const std::shared_ptr<client::Client> client_;
+  const ClusterFsOptions options_;
+  Session* session_ = nullptr;  // set before the first request
+  Callers callers_;
+  NodeTable nodes_;
+  FileTable files_;
+  DirectoryTable directories_;
+};
+
+}  // namespace fs3::fuse

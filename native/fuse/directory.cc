@@ -1,0 +1,43 @@
+#include "fuse/directory.h"
+
+#include <algorithm>
+
+namespace fs3::fuse {
+
+int DirectoryPage::position(uint64_t cookie) const {
+  if (cookie < after) return -1;
+  const auto& entries = reply.entries();
+  if (cookie == after) return 0;
+  // Only behind an entry that is here: what lies between two pages cannot be known.
+  if (entries.empty() || cookie > entries.rbegin()->cookie())
+    return reply.end() ? entries.size() : -1;
+  auto behind = std::upper_bound(
+      entries.begin(), entries.end(), cookie,
+      [](uint64_t value, const proto::meta::DirEntry& entry) { return value < entry.cookie(); });
+  return static_cast<int>(behind - entries.begin());
+}
+
+uint64_t DirectoryPage::last_cookie() const {
+  return reply.entries().empty() ? after : reply.entries().rbegin()->cookie();
+}
+
+uint64_t DirectoryTable::add(uint64_t inode) {
+  std::lock_guard lock(mutex_);
+  if (by_handle_.size() >= kOpenMax) return 0;
+  uint64_t handle = next_++;
+  by_handle_.emplace(handle, std::make_shared<Directory>(inode));
+  return handle;
+}
+
+DirectoryPtr DirectoryTable::find(uint64_t handle) {
+  std::lock_guard lock(mutex_);
+  auto found = by_handle_.find(handle);
+  return found == by_handle_.end() ? nullptr : found->second;
+}
+
+void DirectoryTable::remove(uint64_t handle) {
+  std::lock_guard lock(mutex_);
+  by_handle_.erase(handle);
+}
+
+}  // namespace fs3::fuse

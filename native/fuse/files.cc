@@ -1,0 +1,67 @@
+#include "fuse/files.h"
+
+#include <fcntl.h>
+
+namespace fs3::fuse {
+
+bool File::writable() const { return (flags & O_ACCMODE) != O_RDONLY; }
+
+uint64_t FileTable::add(FilePtr file) {
+  if (count_.fetch_add(1, std::memory_order_relaxed) >= kOpenMax) {
+    count_.fetch_sub(1, std::memory_order_relaxed);
+    return 0;
+  }
+  uint64_t index = file->inode % kShards;
+  uint64_t handle = next_.fetch_add(1, std::memory_order_relaxed) * kShards + index;
+  Shard& shard = shards_[index];
+  std::lock_guard lock(shard.mutex);
+  shard.by_inode[file->inode].push_back(file);
+  shard.by_handle.emplace(handle, std::move(file));
+  return handle;
+}
+
+FilePtr FileTable::find(uint64_t handle) {
+  Shard& shard = shards_[handle % kShards];
+  std::lock_guard lock(shard.mutex);
+  auto found = shard.by_handle.find(handle);
+  return found == shard.by_handle.end() ? nullptr : found->second;
+}
+
+FilePtr FileTable::remove(uint64_t handle) {
+  Shard& shard = shards_[handle % kShards];
+  std::lock_guard lock(shard.mutex);
+  auto found = shard.by_handle.find(handle);
+  if (found == shard.by_handle.end()) return nullptr;
+  FilePtr file = std::move(found->second);
+  shard.by_handle.erase(found);
+  auto same = shard.by_inode.find(file->inode);
+  std::erase(same->second, file);
+  if (same->second.empty()) shard.by_inode.erase(same);
+  count_.fetch_sub(1, std::memory_order_relaxed);
+  return file;
+}
+
+FilePtr FileTable::any_of(uint64_t inode) {
+  Shard& shard = shards_[inode % kShards];
+  std::lock_guard lock(shard.mutex);
+  auto found = shard.by_inode.find(inode);
+  if (found == shard.by_inode.end()) return nullptr;
+  for (const FilePtr& file : found->second) {
+    if (file->writable()) return file;
+  }
+  return found->second.front();
+}
+
+std::vector<FilePtr> FileTable::remove_all() {
+  std::vector<FilePtr> files;
+  for (Shard& shard : shards_) {
+    std::lock_guard lock(shard.mutex);
+    for (auto& [handle, file] : shard.by_handle) files.push_back(std::move(file));
+    shard.by_handle.clear();
+    shard.by_inode.clear();
+  }
+  count_.fetch_sub(files.size(), std::memory_order_relaxed);
+  return files;
+}
+
+}  // namespace fs3::fuse

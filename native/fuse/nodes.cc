@@ -1,0 +1,146 @@
+#include "fuse/nodes.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "base/reactor.h"
+
+namespace fs3::fuse {
+namespace {
+
+// Listings older than this carry no attributes, so older changes need not be remembered.
+constexpr int64_t kChangeMattersNs = 10'000'000'000;
+
+}  // namespace
+
+void NodeTable::told(uint64_t node, uint64_t version, uint32_t mode, int64_t until_ns,
+                     uint64_t lookups) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found == part.nodes.end()) {
+    if (lookups == 0) return;  // never looked up: nobody will forget it
+    found = part.nodes.emplace(node, Node()).first;
+  }
+  Node& known = found->second;
+  known.lookups += lookups;
+  if (version < known.version) return;
+  known.version = version;
+  known.mode = mode;
+  known.until_ns = std::max(known.until_ns, until_ns);
+}
+
+void NodeTable::forget(uint64_t node, uint64_t lookups) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found == part.nodes.end()) return;
+  Node& known = found->second;
+  known.lookups -= std::min(known.lookups, lookups);
+  if (known.lookups != 0) return;
+  int64_t now = now_ns();
+  if (known.changing != 0 || now - known.changed_ns < kChangeMattersNs) {
+    dropped_ns_.store(now, std::memory_order_relaxed);
+  }
+  part.nodes.erase(found);
+}
+
+bool NodeTable::content_unchanged(uint64_t node, const ContentVersion& version) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found == part.nodes.end()) return false;
+  bool same = found->second.content_known && found->second.content == version;
+  found->second.content_known = true;
+  found->second.content = version;
+  return same;
+}
+
+void NodeTable::content_changed(uint64_t node) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found != part.nodes.end()) found->second.content_known = false;
+}
+
+bool NodeTable::told_otherwise(uint64_t node, uint64_t version, int64_t now) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  return found != part.nodes.end() && found->second.version != version &&
+         found->second.until_ns > now;
+}
+
+void NodeTable::begin_change(uint64_t node) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found == part.nodes.end()) {
+    dropped_ns_.store(now_ns(), std::memory_order_relaxed);
+    return;
+  }
+  ++found->second.changing;
+  found->second.changed_ns = now_ns();
+}
+
+void NodeTable::end_change(uint64_t node) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found == part.nodes.end()) {
+    dropped_ns_.store(now_ns(), std::memory_order_relaxed);
+    return;
+  }
+  if (found->second.changing > 0) --found->second.changing;
+  found->second.changed_ns = now_ns();
+}
+
+bool NodeTable::changed_since(uint64_t node, int64_t since_ns) {
+  if (dropped_ns_.load(std::memory_order_relaxed) >= since_ns) return true;
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found == part.nodes.end()) return false;
+  return found->second.changing != 0 || found->second.changed_ns >= since_ns;
+}
+
+uint32_t NodeTable::mode(uint64_t node) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  return found == part.nodes.end() ? 0 : found->second.mode;
+}
+
+void NodeTable::set_mode(uint64_t node, uint32_t mode) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found != part.nodes.end()) found->second.mode = mode;
+}
+
+ChangeMark::ChangeMark(NodeTable& table, uint64_t first, uint64_t second)
+    : table_(&table), first_(first), second_(second == first ? 0 : second) {
+  if (first_ != 0) table.begin_change(first_);
+  if (second_ != 0) table.begin_change(second_);
+}
+
+ChangeMark::ChangeMark(ChangeMark&& other) noexcept
+    : table_(std::exchange(other.table_, nullptr)), first_(other.first_), second_(other.second_) {}
+
+void ChangeMark::end() {
+  NodeTable* table = std::exchange(table_, nullptr);
+  if (table == nullptr) return;
+  if (first_ != 0) table->end_change(first_);
+  if (second_ != 0) table->end_change(second_);
+}
+
+size_t NodeTable::size() {
+  size_t total = 0;
+  for (Shard& part : shards_) {
+    std::lock_guard lock(part.mutex);
+    total += part.nodes.size();
+  }
+  return total;
+}
+
+}  // namespace fs3::fuse

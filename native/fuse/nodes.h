@@ -1,0 +1,94 @@
+// NodeTable: what this mount remembers of every inode that the kernel knows.
+//
+// Its purposes: (a) open() keeps the page cache while a file is unchanged; (b) open() notices that
+// the kernel believes outdated attributes; (c) attributes that were fetched before a change made
+// here are not passed on after it.
+//
+// Thread safety: from any thread; sharded, no lock is held across calls out.
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <mutex>
+#include <unordered_map>
+
+namespace fs3::fuse {
+
+// What tells one state of a file's content from another.
+struct ContentVersion {
+  uint64_t data_version = 0;
+  uint64_t size = 0;
+  int64_t mtime_ns = 0;
+  bool operator==(const ContentVersion&) const = default;
+};
+
+class NodeTable {
+ public:
+  // Attributes with this inode version go to the kernel, which may believe them until then.
+  // `lookups`: how many the kernel will give back with FORGET (1 for entries, 0 for attributes).
+  void told(uint64_t node, uint64_t version, uint32_t mode, int64_t until_ns, uint64_t lookups);
+  void forget(uint64_t node, uint64_t lookups);
+
+  // (a) True when the content is what it was at this mount's last open. Remembers the new state.
+  bool content_unchanged(uint64_t node, const ContentVersion& version);
+  // The kernel's pages are unknown from here on: the next open does not keep them.
+  void content_changed(uint64_t node);
+
+  // (b) The kernel holds attributes of another version, and has not let them expire.
+  bool told_otherwise(uint64_t node, uint64_t version, int64_t now);
+
+  // (c) A change of this object by this mount, from before its first effect to after its last.
+  void begin_change(uint64_t node);
+  void end_change(uint64_t node);
+  // Something may have changed at or after `since_ns`.
+  bool changed_since(uint64_t node, int64_t since_ns);
+
+  // Mode bits as last told; 0 when unknown.
+  uint32_t mode(uint64_t node);
+  void set_mode(uint64_t node, uint32_t mode);
+
+  size_t size();
+
+ private:
+  struct Node {
+    uint64_t lookups = 0;
+    uint64_t version = 0;
+    int64_t until_ns = 0;
+    uint32_t mode = 0;
+    uint32_t changing = 0;
+    int64_t changed_ns = 0;
+    bool content_known = false;
+    ContentVersion content;
+  };
+  struct Shard {
+    std::mutex mutex;
+    std::unordered_map<uint64_t, Node> nodes;  // guarded by mutex
+  };
+  static constexpr size_t kShards = 64;
+  Shard& shard(uint64_t node) { return shards_[node % kShards]; }
+
+  std::array<Shard, kShards> shards_;
+  // When a node was dropped whose change was recent: pages of a listing fetched before cannot be
+  // judged any more.
+  std::atomic<int64_t> dropped_ns_{0};
+};
+
+// A change in progress of up to two inodes; ended by end() or by dropping it.
+class ChangeMark {
+ public:
+  ChangeMark() = default;
+  // 0 names no inode.
+  ChangeMark(NodeTable& table, uint64_t first, uint64_t second = 0);
+  ChangeMark(ChangeMark&& other) noexcept;
+  ChangeMark& operator=(ChangeMark&&) = delete;
+  ~ChangeMark() { end(); }
+  void end();
+
+ private:
+  NodeTable* table_ = nullptr;
+  uint64_t first_ = 0;
+  uint64_t second_ = 0;
+};
+
+}  // namespace fs3::fuse

@@ -1,0 +1,190 @@
+"""One simulated cluster and the phases of one run.
+
+form -> load under faults -> heal -> liveness bound -> checks
+     -> all power lost -> liveness bound -> read everything -> checks
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from fs3.mgmtd import bootstrap, cluster
+from fs3.mgmtd.transitions import Public
+from fs3.types import ClusterId, NodeId
+from tests.sim.bugs import Bugs
+from tests.sim.checks import check_histories, check_replicas
+from tests.sim.client import Client
+from tests.sim.disk import ChunkKey, Disk, Position
+from tests.sim.faults import Nemesis, Plan
+from tests.sim.ledger import Ledger, Violation
+from tests.sim.loop import MS, Loop, Process, S, Stalled
+from tests.sim.manager import Manager
+from tests.sim.network import Endpoint, Network, NetworkFaults
+from tests.sim.node import StorageNode
+from tests.sim.target import Target
+
+__all__ = ["Outcome", "World", "simulate"]
+
+LIVENESS_NS = 60 * S
+POLL_NS = 50 * MS
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    seed: int
+    fingerprint: str
+    steps: int
+    operations: int
+    updates: int
+    virtual_s: float
+    landed: Counter[str]
+    rows: frozenset[str]  # of the state table of mgmtd that were executed
+    forgotten_reads: int  # tests/sim/checks.py
+
+
+class World:
+    def __init__(self, seed: int, bugs: Bugs, trace: Callable[[str], None] | None = None) -> None:
+        self.plan = Plan.draw(seed)
+        self.load = self.plan.load
+        self.bugs = bugs
+        self.loop = Loop(seed, trace)
+        self.ledger = Ledger()
+        self.network = Network(self.loop, NetworkFaults())
+        self.landed = self.network.landed
+        self.heartbeat_ns = self.plan.lease_ns // 8
+        first = bootstrap.new_cluster(
+            ClusterId(bytes(16)),
+            [NodeId(n + 1) for n in range(self.plan.nodes)],
+            replicas=self.plan.replicas,
+            chains=self.load.chains,
+            lease_s=self.plan.lease_ns / S,
+        )
+        self.placed = {t.id: (t.node, c.id) for c in first.chains.values() for t in c.targets}
+        self.manager = Manager(self, first)
+        self.nodes = {n + 1: self._node(n + 1) for n in range(self.plan.nodes)}
+        self.clients = [Client(self, n + 1) for n in range(self.load.clients)]
+        self.nemesis = Nemesis(self, self.plan)
+
+    def _node(self, number: int) -> StorageNode:
+        placed = [(t, chain) for t, (node, chain) in self.placed.items() if node == number]
+        node = StorageNode(self, number, placed, self.plan.drift * (-1) ** number)
+        for disk in node.disks.values():
+            disk.sync_lies = self.bugs.sync_lies
+        return node
+
+    # ---- who is there
+
+    def everybody(self) -> Iterator[Process]:
+        yield self.manager
+        yield from self.nodes.values()
+        yield from self.clients
+
+    def watchers(self) -> Iterator[Endpoint]:
+        yield from self.nodes.values()
+        yield from self.clients
+
+    def target(self, target: int) -> Target | None:
+        node = self.nodes[self.placed[target][0]]
+        return node.targets.get(target)
+
+    def disk(self, target: int) -> Disk:
+        return self.nodes[self.placed[target][0]].disks[target]
+
+    def superseded(self, node: StorageNode) -> None:
+        """The manager will not have this process any more; it ends, and a supervisor starts it."""
+        node.crash(power_loss=False)
+        self.loop.after(10 * MS, lambda: node.alive or node.start())
+
+    def operator(self, event: cluster.TargetLeaves) -> None:
+        self.manager.deliver(lambda: self.manager.operator(event))
+
+    # ---- phases
+
+    def run(self) -> None:
+        self.manager.start()
+        for node in self.nodes.values():
+            node.start()
+        self._until(self._level, "the chains form")
+        for client in self.clients:
+            client.start(self.load.channels)
+        self.nemesis.start()
+        self.loop.run(self.loop.now_ns + self.load.duration_ns)
+        self.nemesis.heal()
+        for client in self.clients:
+            client.stopping = True
+        self._until(self._level, "all chains are whole and all operations ended after the faults")
+        tips = self._check()
+        self._lose_power()
+        self._until(self._level, "all chains are whole after all power was lost")
+        self.clients[0].read_all()
+        self._until(self._level, "everything can be read")
+        if self._check() != tips:
+            raise Violation("I1", "the restart of everything changed what is stored")
+
+    def _lose_power(self) -> None:
+        self.loop.note("all power lost")
+        for node in self.nodes.values():
+            node.crash(power_loss=True)
+        self.manager.crash()
+        self.manager.start()
+        for node in self.nodes.values():
+            self.loop.after(self.loop.random.randrange(S), node.start)
+
+    def _until(self, condition: Callable[[], bool], what: str) -> None:
+        """I27."""
+        until_ns = self.loop.now_ns + LIVENESS_NS
+        while not condition():
+            if self.loop.now_ns >= until_ns:
+                raise Violation("I27", f"60 virtual seconds passed before {what}: {self._stuck()}")
+            try:
+                self.loop.run(self.loop.now_ns + POLL_NS)
+            except Stalled as stalled:
+                raise Violation("I27", f"{stalled}, before {what}") from stalled
+
+    def _level(self) -> bool:
+        return not self._stuck()
+
+    def _stuck(self) -> str:
+        """What is not yet as it should be; empty when all is well."""
+        for chain in self.manager.state.chains.values():
+            for member in chain.targets:
+                if member.public is not Public.SERVING:
+                    return f"target {member.id} is {member.public.name}"
+                target = self.target(member.id)
+                if target is None or target.replica.chain_version != chain.version:
+                    return f"target {member.id} does not know chain version {chain.version}"
+                statistics = target.replica.statistics()
+                if statistics["pending"] or statistics["queued"]:
+                    return f"target {member.id} has work in progress: {statistics}"
+        busy = [client.name for client in self.clients if client.busy]
+        return f"operations of {busy} have not ended" if busy else ""
+
+    def _check(self) -> dict[ChunkKey, Position]:
+        tips: dict[ChunkKey, Position] = {}
+        for chain in self.manager.state.chains.values():
+            disks = [(f"target {t.id}", self.disk(t.id)) for t in chain.targets]
+            tips |= check_replicas(chain.id, disks)
+        check_histories(self.ledger, tips)
+        return tips
+
+
+def simulate(
+    seed: int, bugs: Bugs | None = None, trace: Callable[[str], None] | None = None
+) -> Outcome:
+    """One run. Raises Violation (with the fingerprint's seed known to the caller)."""
+    world = World(seed, bugs or Bugs(), trace)
+    world.run()
+    updates = sum(1 for o in world.ledger.operations if o.kind != "read" and o.ok)
+    return Outcome(
+        seed,
+        world.loop.fingerprint,
+        world.loop.steps,
+        len(world.ledger.operations),
+        updates,
+        world.loop.now_ns / S,
+        world.landed,
+        frozenset(world.manager.rows),
+        world.ledger.forgotten_reads,
+    )

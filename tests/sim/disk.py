@@ -1,0 +1,266 @@
+"""The disk of one target, with the durability that native/engine promises and nothing more.
+
+stage() that was answered survives power loss; so does commit(synced=True). commit(synced=False),
+discards and dedup rows become durable with the next sync, in order. What was under way at a crash
+may or may not be there. A killed process loses nothing that its disk had answered.
+"""
+
+import zlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.sim.loop import MS, Process, S
+
+__all__ = ["EIO", "Chunk", "Disk", "DiskFaults", "Position", "Version", "checksum"]
+
+EIO = 5
+WRITE, TRUNCATE, REMOVE, REPLACE = 1, 2, 3, 4
+
+Position = tuple[int, int]
+"""(chain version under which it was made, version): names the content of a chunk."""
+ChunkKey = tuple[int, int]
+Identity = tuple[bytes, int, int]
+Row = tuple[Identity, ChunkKey, int, int, int]
+
+NOBODY = bytes(16)
+
+
+def checksum(data: bytes) -> int:
+    return zlib.crc32(data)
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    position: Position
+    data: bytes
+    kind: int
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """`removed`: where the chunk was removed, when it is not there. The replica does not know it;
+    it ties the history of a chunk together for the checks."""
+
+    committed: Version | None = None
+    pending: Version | None = None
+    removed: Position | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DiskFaults:
+    slow: float = 0.0  # share of operations that stall
+    stall_ns: int = 3 * S
+
+
+@dataclass(slots=True)
+class _State:
+    chunks: dict[ChunkKey, Chunk] = field(default_factory=dict)
+    rows: dict[tuple[bytes, int], Row] = field(default_factory=dict)
+
+
+Change = Callable[[_State], None]
+EMPTY = Chunk()
+
+
+class Disk:
+    def __init__(self, process: Process, landed: Counter[str]) -> None:
+        self.faults = DiskFaults()
+        self.failing = False
+        self.sync_lies = False  # planted: what was answered is not durable
+        self._process = process
+        self._loop = process.loop
+        self._landed = landed
+        self._seen = _State()
+        self._durable = _State()
+        self._journal: list[Change] = []
+        self._under_way: dict[int, Change] = {}
+        self._next = 0
+
+    # ---- what is there
+
+    def chunk(self, key: ChunkKey) -> Chunk:
+        return self._seen.chunks.get(key, EMPTY)
+
+    def chunks(self) -> list[tuple[ChunkKey, Chunk]]:
+        return sorted(self._seen.chunks.items(), key=lambda item: item[0])
+
+    def rows(self) -> list[Row]:
+        return list(self._seen.rows.values())
+
+    def used_bytes(self) -> int:
+        return sum(
+            len(version.data)
+            for chunk in self._seen.chunks.values()
+            for version in (chunk.committed, chunk.pending)
+            if version is not None
+        )
+
+    # ---- operations: outcome(code)
+
+    def stage(
+        self,
+        key: ChunkKey,
+        kind: int,
+        position: Position,
+        offset: int,
+        length: int,
+        data: bytes,
+        identity: Identity,
+        commit: bool,
+        outcome: Callable[[int, Version], None],
+    ) -> None:
+        made = Version(position, self.content(key, kind, offset, length, data), kind, identity)
+
+        def change(state: _State) -> None:
+            if commit:
+                _commit(state, key, made)
+            else:
+                before = state.chunks.get(key, EMPTY)
+                state.chunks[key] = Chunk(before.committed, made, before.removed)
+
+        self._write(change, True, lambda code: outcome(code, made))
+
+    def content(self, key: ChunkKey, kind: int, offset: int, length: int, data: bytes) -> bytes:
+        """Of the version that this update makes on top of the committed one."""
+        base = self.chunk(key).committed
+        old = base.data if base is not None else b""
+        if kind == REPLACE:
+            return data
+        if kind == REMOVE:
+            return b""
+        if kind == TRUNCATE:
+            return old[:length].ljust(length, b"\0")
+        return old[:offset].ljust(offset, b"\0") + data + old[offset + length :]
+
+    def commit(
+        self, key: ChunkKey, version: int, synced: bool, outcome: Callable[[int], None]
+    ) -> None:
+        pending = self.chunk(key).pending
+        if pending is None or pending.position[1] != version:
+            raise AssertionError(f"commit of version {version} of {key}, pending is {pending}")
+        made = pending
+        self._write(lambda state: _commit(state, key, made), synced, outcome)
+
+    def discard(self, key: ChunkKey) -> None:
+        def change(state: _State) -> None:
+            before = state.chunks.get(key, EMPTY)
+            state.chunks[key] = Chunk(before.committed, None, before.removed)
+
+        self._apply(change, synced=False)
+
+    def put_rows(self, rows: list[Row], replace: bool) -> None:
+        def change(state: _State) -> None:
+            if replace:
+                state.rows = {}
+            for row in rows:
+                _put_row(state, row)
+
+        self._apply(change, synced=False)
+
+    def note_removed(self, removed: dict[ChunkKey, Position]) -> None:
+        """The predecessor's history of removals, for the checks; no operation of the real disk."""
+
+        def change(state: _State) -> None:
+            for key in {**state.chunks, **removed}:
+                chunk = state.chunks.get(key, EMPTY)
+                state.chunks[key] = Chunk(chunk.committed, chunk.pending, removed.get(key))
+
+        self._apply(change, synced=False)
+
+    def removed(self) -> dict[ChunkKey, Position]:
+        return {
+            key: chunk.removed
+            for key, chunk in self._seen.chunks.items()
+            if chunk.removed is not None and chunk.committed is None
+        }
+
+    def read(
+        self, key: ChunkKey, pending: bool, outcome: Callable[[int, Version | None, Chunk], None]
+    ) -> None:
+        """The version at some instant while the operation ran."""
+        early = self.chunk(key) if self._loop.random.random() < 0.5 else None
+
+        def finish() -> None:
+            chunk = early if early is not None else self.chunk(key)
+            code = EIO if self.failing else 0
+            outcome(code, chunk.pending if pending else chunk.committed, chunk)
+
+        self._process.after(self._delay_ns(), finish)
+
+    # ---- endings of a life
+
+    def crash(self, power_loss: bool) -> None:
+        """The process is gone. What was under way lands or not."""
+        for change in self._under_way.values():
+            if self._loop.random.random() < 0.5:
+                self._apply(change, synced=True)
+        self._under_way = {}
+        if not power_loss:
+            return
+        kept = self._loop.random.randrange(len(self._journal) + 1)
+        if kept < len(self._journal):
+            self._landed["unsynced lost"] += 1
+        for change in self._journal[:kept]:
+            change(self._durable)
+        self._journal = []
+        self._seen = _State(dict(self._durable.chunks), dict(self._durable.rows))
+
+    def _write(self, change: Change, synced: bool, outcome: Callable[[int], None]) -> None:
+        self._next += 1
+        number = self._next
+        self._under_way[number] = change
+
+        def finish() -> None:
+            landing = self._under_way.pop(number)
+            if self.failing:
+                self._landed["eio"] += 1
+                if self._loop.random.random() < 0.5:
+                    self._apply(landing, synced=False)
+                outcome(EIO)
+                return
+            self._apply(landing, synced and not self.sync_lies)
+            outcome(0)
+
+        self._process.after(self._delay_ns(), finish)
+
+    def _apply(self, change: Change, synced: bool) -> None:
+        change(self._seen)
+        self._journal.append(change)
+        if not synced:
+            return
+        for earlier in self._journal:
+            earlier(self._durable)
+        self._journal = []
+
+    def _delay_ns(self) -> int:
+        if self.faults.slow and self._loop.random.random() < self.faults.slow:
+            self._landed["disk stall"] += 1
+            return self._loop.random.randrange(self.faults.stall_ns)
+        return self._loop.random.randrange(50_000, 3 * MS)
+
+
+def _commit(state: _State, key: ChunkKey, made: Version) -> None:
+    if made.kind == REMOVE:
+        # Resync removes under position (0, 0): the history of the chunk is the predecessor's.
+        before = state.chunks.get(key, EMPTY)
+        real = made.position != (0, 0)
+        state.chunks[key] = Chunk(removed=made.position if real else before.removed)
+    else:
+        state.chunks[key] = Chunk(committed=made)
+    if made.identity[0] != NOBODY:
+        row = (made.identity, key, made.position[1], len(made.data), _row_checksum(made))
+        _put_row(state, row)
+
+
+def _row_checksum(made: Version) -> int:
+    return 0 if made.kind == REMOVE else checksum(made.data)
+
+
+def _put_row(state: _State, row: Row) -> None:
+    identity = row[0]
+    channel = identity[0], identity[1]
+    known = state.rows.get(channel)
+    if known is None or known[0][2] <= identity[2]:
+        state.rows[channel] = row

@@ -1,0 +1,107 @@
+"""What really happened, written down by the simulated disks and servers as it happens.
+
+A position (chain version, version) names the content of a chunk for ever. The ledger keeps, for
+each position, its content, the position it was built on, and who asked for it. From the final
+position of a chunk the parents lead back through its one history; every check is a question about
+that history.
+"""
+
+from dataclasses import dataclass, field
+
+from tests.sim.disk import ChunkKey, Identity, Position
+
+__all__ = ["Entry", "Ledger", "Operation", "Violation"]
+
+
+class Violation(Exception):
+    """An invariant does not hold. `rule`: its number in the list of promises, such as "I3"."""
+
+    def __init__(self, rule: str, detail: str) -> None:
+        super().__init__(f"{rule}: {detail}")
+        self.rule = rule
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    content: bytes | None  # None: removed
+    parent: Position | None
+    identity: Identity
+
+
+@dataclass(slots=True)
+class Operation:
+    """One call of a client, for the witness check. Times are virtual ns."""
+
+    number: int
+    kind: str  # write, truncate, remove, read
+    chunk: ChunkKey
+    identity: Identity | None
+    began_ns: int
+    ended_ns: int | None = None
+    ok: bool = False
+    attempts: int = 0
+    position: Position | None = None  # what a read saw; None: the chunk was never there
+    data: bytes = b""
+    code: int = 0
+
+    def __str__(self) -> str:
+        end = f"{self.ended_ns / 1e9:.3f}" if self.ended_ns is not None else "never"
+        state = "ok" if self.ok else f"code {self.code}"
+        return (
+            f"{self.kind} #{self.number} of {self.chunk} [{self.began_ns / 1e9:.3f}, {end}] {state}"
+        )
+
+
+@dataclass(slots=True)
+class Ledger:
+    entries: dict[tuple[ChunkKey, Position], Entry] = field(default_factory=dict)
+    positions: dict[Identity, list[Position]] = field(default_factory=dict)
+    acknowledged: dict[ChunkKey, Position] = field(default_factory=dict)
+    promised: set[tuple[ChunkKey, Position]] = field(default_factory=set)
+    died_ns: dict[int, int] = field(default_factory=dict)  # chain -> when nobody served, last
+    forgotten_reads: int = 0
+    operations: list[Operation] = field(default_factory=list)
+
+    def made(
+        self,
+        chunk: ChunkKey,
+        position: Position,
+        parent: Position | None,
+        content: bytes | None,
+        identity: Identity,
+    ) -> None:
+        """A head made a new version."""
+        if (chunk, position) in self.entries:
+            raise Violation("I5", f"{chunk}: position {position} was made twice")
+        self.entries[chunk, position] = Entry(content, parent, identity)
+        self.positions.setdefault(identity, []).append(position)
+
+    def held(self, chunk: ChunkKey, position: Position, content: bytes | None, who: str) -> None:
+        """A replica holds this content under this name."""
+        entry = self.entries.get((chunk, position))
+        if entry is None:
+            raise Violation("I5", f"{who}: {chunk} at {position}, which no head made")
+        if entry.content != content:
+            raise Violation(
+                "I5", f"{who}: {chunk} at {position} has other content than its head made"
+            )
+
+    def acknowledge(self, chunk: ChunkKey, identity: Identity, version: int) -> None:
+        """A server told a client that its update is done."""
+        known = [p for p in self.positions.get(identity, []) if p[1] == version]
+        if not known:
+            raise Violation("I1", f"{chunk}: version {version} was acknowledged, never made")
+        self.promised.add((chunk, known[-1]))
+        if known[-1] > self.acknowledged.get(chunk, (0, 0)):
+            self.acknowledged[chunk] = known[-1]
+
+    def history(self, chunk: ChunkKey, tip: Position | None) -> list[Position]:
+        """From the first version to `tip`."""
+        line: list[Position] = []
+        while tip is not None:
+            line.append(tip)
+            if (chunk, tip) not in self.entries:
+                raise Violation("I5", f"{chunk}: {tip} is in the history, and no head made it")
+            tip = self.entries[chunk, tip].parent
+        line.reverse()
+        return line

@@ -1,0 +1,105 @@
+"""What travels between the processes of the simulation; the fields of proto/, as plain values."""
+
+from dataclasses import dataclass
+
+from fs3.mgmtd.state import ClusterState, NodeIdentity, TargetReport
+from fs3.types import NodeId
+from tests.sim.disk import ChunkKey, Identity, Position, Row
+
+__all__ = [
+    "Ask",
+    "Exit",
+    "Forwarded",
+    "GetRouting",
+    "Heartbeat",
+    "PushRouting",
+    "ReadRequest",
+    "Register",
+    "TellDone",
+    "UpdateRequest",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateRequest:
+    target: int
+    chunk: ChunkKey
+    kind: int
+    offset: int
+    length: int
+    data: bytes
+    chain_version: int
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    target: int
+    chunk: ChunkKey
+    chain_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarded:
+    target: int
+    from_target: int
+    chunk: ChunkKey
+    kind: int
+    version: int
+    offset: int
+    length: int
+    chunk_size: int
+    checksum: int
+    chain_version: int
+    update_chain: int
+    identity: Identity
+    resync: bool
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    target: int
+    from_target: int
+    chain_version: int
+    after: ChunkKey | None
+    dedup: tuple[Row, ...]
+    removed: dict[ChunkKey, Position]  # for the checks only
+
+
+@dataclass(frozen=True, slots=True)
+class TellDone:
+    target: int
+    from_target: int
+    chain_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Register:
+    identity: NodeIdentity
+    incarnation: bytes
+    reports: tuple[TargetReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    node: NodeId
+    incarnation: bytes
+    sequence: int
+    reports: tuple[TargetReport, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    node: NodeId
+    incarnation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GetRouting:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class PushRouting:
+    routing: ClusterState

@@ -1,0 +1,114 @@
+"""The network: messages that are late, lost, doubled, out of order, or stopped by a partition.
+
+A call is one request and one reply. The caller always gets an end: the reply, CONNECTION_LOST, or
+TIMED_OUT; in the last two cases the request may still arrive, also much later.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fs3.errors import Status
+from tests.sim.loop import MS, Loop, Process, S
+
+__all__ = ["Network", "NetworkFaults", "Reply"]
+
+Reply = Callable[[int, object], None]
+"""(status code, payload)"""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkFaults:
+    loss: float = 0.0
+    duplicate: float = 0.0
+    slow: float = 0.0  # share of messages that take up to slow_ns
+    slow_ns: int = 200 * MS
+    late: float = 0.0  # share of messages that take up to late_ns
+    late_ns: int = 40 * S
+    reset: float = 0.0  # share of calls whose connection breaks at once
+
+
+class Endpoint(Process):
+    """A process that answers calls."""
+
+    def handle(self, request: object, reply: Reply) -> None:
+        raise NotImplementedError
+
+
+class Network:
+    def __init__(self, loop: Loop, faults: NetworkFaults) -> None:
+        self.loop = loop
+        self.faults = faults
+        self.landed: Counter[str] = Counter()
+        self._cut: Counter[tuple[str, str]] = Counter()
+
+    def heal(self) -> None:
+        self.faults = NetworkFaults()
+        self._cut.clear()
+
+    def cut(self, source: str, target: str) -> None:
+        """One direction; nests."""
+        self._cut[source, target] += 1
+
+    def mend(self, source: str, target: str) -> None:
+        if self._cut[source, target] > 0:
+            self._cut[source, target] -= 1
+
+    def call(
+        self,
+        source: Process,
+        target: Endpoint,
+        request: object,
+        done: Reply,
+        timeout_ns: int = 2 * S,
+    ) -> None:
+        result: list[tuple[int, object]] = []
+        wake = source.bound(lambda: done(*result[0]))  # only in the life that calls
+
+        def end(code: int, payload: object) -> None:
+            if not result:
+                result.append((code, payload))
+                wake()
+
+        def answer(code: int, payload: object) -> None:
+            self.send(target.name, source.name, lambda: end(code, payload))
+
+        def arrive() -> None:
+            if target.alive:
+                target.deliver(lambda: target.handle(request, answer))
+            else:
+                self.send(target.name, source.name, lambda: end(Status.CONNECTION_LOST, "refused"))
+
+        finish = source.bound(lambda: end(Status.TIMED_OUT, "no answer in time"))
+        self.loop.after(timeout_ns, finish)
+        self.send(source.name, target.name, arrive)
+        if self.faults.reset and self.loop.random.random() < self.faults.reset:
+            self.landed["reset"] += 1
+            lost = source.bound(lambda: end(Status.CONNECTION_LOST, "reset"))
+            self.loop.after(self.loop.random.randrange(5 * MS), lost)
+
+    def send(self, source: str, target: str, arrive: Callable[[], None]) -> None:
+        random, faults = self.loop.random, self.faults
+        if self._cut[source, target] > 0:
+            self.landed["partition"] += 1
+            return
+        if faults.loss and random.random() < faults.loss:
+            self.landed["loss"] += 1
+            return
+        copies = 1
+        if faults.duplicate and random.random() < faults.duplicate:
+            self.landed["duplicate"] += 1
+            copies = 2
+        for _ in range(copies):
+            self.loop.after(self._delay_ns(), arrive)
+
+    def _delay_ns(self) -> int:
+        random, faults = self.loop.random, self.faults
+        delay_ns = random.randrange(50_000, 2 * MS)
+        if faults.slow and random.random() < faults.slow:
+            self.landed["slow"] += 1
+            delay_ns = random.randrange(faults.slow_ns)
+        if faults.late and random.random() < faults.late:
+            self.landed["late"] += 1
+            delay_ns = random.randrange(faults.late_ns)
+        return delay_ns

@@ -1,0 +1,209 @@
+"""A storage server process: its targets, and its membership in the cluster.
+
+Membership is the twin of fs3/runtime/membership: register, heartbeat, and a lease that begins only
+once the routing was applied under which it was given.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from fs3._native import craq
+
+from fs3.errors import Status
+from fs3.limits import LEASE_SERVER_SHARE
+from fs3.mgmtd.cluster import Refusal
+from fs3.mgmtd.state import ClusterState, NodeIdentity, TargetReport
+from fs3.types import ChainId, ChainVersion, NodeId, TargetId
+from tests.sim import messages
+from tests.sim.disk import Disk
+from tests.sim.loop import MS
+from tests.sim.network import Endpoint, Reply
+from tests.sim.target import Target
+
+if TYPE_CHECKING:
+    from tests.sim.cluster import World
+
+__all__ = ["StorageNode"]
+
+TICK_NS = 100 * MS
+
+
+class StorageNode(Endpoint):
+    def __init__(
+        self, world: World, node: int, placed: list[tuple[int, int]], drift: float
+    ) -> None:
+        """`placed`: (target, chain) on this server. `drift`: of its clock, as a share."""
+        super().__init__(world.loop, f"node-{node}")
+        self.world = world
+        self.id = node
+        self.incarnation = b""
+        self._drift = drift
+        self._placed = placed
+        self.disks = {target: Disk(self, world.landed) for target, _ in placed}
+        self.targets: dict[int, Target] = {}
+        self._routing: ClusterState | None = None
+        self._sequence = 0
+        self._registered = False
+        self._asking = False
+        self._offered: tuple[int, int] | None = None  # routing version to apply first, until
+
+    def clock_ns(self) -> int:
+        """CLOCK_BOOTTIME of this machine: drifts, and knows no relation to other machines'."""
+        return int(self.loop.now_ns * (1 + self._drift)) + self.id * 1_000_000_000_000
+
+    # ---- lives
+
+    def start(self) -> None:
+        self.begin_life()
+        self.incarnation = f"{self.id}.{self.epoch}".encode().ljust(16, b".")
+        self.loop.note("start", self.name)
+        self._routing = None
+        self._sequence = 0
+        self._registered = False
+        self._asking = False
+        self._offered = None
+        self.targets = {
+            target: Target(self, target, chain, self.disks[target])
+            for target, chain in self._placed
+        }
+        self._tick()
+        self._beat()
+
+    def crash(self, power_loss: bool) -> None:
+        if not self.alive:
+            return
+        self.loop.note("crash", self.name, "power" if power_loss else "kill")
+        self.end_life()
+        for disk in self.disks.values():
+            disk.crash(power_loss)
+            disk.failing = False  # the operator replaced the cable
+        self.targets = {}
+
+    # ---- requests
+
+    def handle(self, request: object, reply: Reply) -> None:
+        if isinstance(request, messages.PushRouting):
+            self.apply_routing(request.routing)
+            return
+        target = self.targets.get(request.target)  # type: ignore[attr-defined]
+        if target is None:
+            reply(Status.UNKNOWN_TARGET, "not here")
+        elif isinstance(request, messages.UpdateRequest):
+            target.update(request, reply)
+        elif isinstance(request, messages.ReadRequest):
+            target.read(request, reply)
+        elif isinstance(request, messages.Forwarded):
+            target.forwarded(request, reply)
+        elif isinstance(request, messages.Ask):
+            target.ask(request, reply)
+        elif isinstance(request, messages.TellDone):
+            target.tell_done(request, reply)
+
+    def call_node(self, node: int, request: object, done: Reply, timeout_ns: int) -> None:
+        self.world.network.call(self, self.world.nodes[node], request, done, timeout_ns)
+
+    # ---- membership
+
+    def nudge(self) -> None:
+        """Something in the report changed: a heartbeat at once."""
+        self.after(0, self._send_beat)
+
+    def apply_routing(self, routing: ClusterState) -> None:
+        if self._routing is not None and routing.version <= self._routing.version:
+            return
+        self._routing = routing
+        for target in self.targets.values():
+            target.set_chain(routing.chains[ChainId(target.chain)])
+        self._grant()
+        self.nudge()
+
+    def _tick(self) -> None:
+        event = craq.Tick()
+        for target in self.targets.values():
+            target.feed(event)
+        self.after(TICK_NS, self._tick)
+
+    def _beat(self) -> None:
+        self._send_beat()
+        self.after(self.world.heartbeat_ns, self._beat)
+
+    def _send_beat(self) -> None:
+        if not self._registered:
+            self._register()
+            return
+        self._sequence += 1
+        beat = messages.Heartbeat(
+            NodeId(self.id), self.incarnation, self._sequence, self._reports()
+        )
+        sent_ns = self.clock_ns()
+
+        def done(code: int, payload: object) -> None:
+            if code == 0:
+                lease_ns, version = payload  # type: ignore[misc]
+                self._offer(sent_ns, lease_ns, version)
+            elif payload in (Refusal.UNKNOWN_NODE, Refusal.DECLARED_DEAD):
+                self._registered = False
+            elif payload is Refusal.SUPERSEDED:
+                self.world.superseded(self)
+
+        self.world.network.call(self, self.world.manager, beat, done, 1000 * MS)
+
+    def _register(self) -> None:
+        if self._asking:
+            return
+        self._asking = True
+        identity = NodeIdentity(NodeId(self.id), "storage", self.name)
+        request = messages.Register(identity, self.incarnation, self._reports())
+        sent_ns = self.clock_ns()
+
+        def done(code: int, payload: object) -> None:
+            self._asking = False
+            if code == 0:
+                lease_ns, routing = payload  # type: ignore[misc]
+                self._registered = True
+                self.apply_routing(routing)
+                self._offer(sent_ns, lease_ns, routing.version)
+            elif payload is Refusal.SUPERSEDED:
+                self.world.superseded(self)
+
+        self.world.network.call(self, self.world.manager, request, done, 1000 * MS)
+
+    def _offer(self, sent_ns: int, lease_ns: int, version: int) -> None:
+        until_ns = sent_ns + int(lease_ns * LEASE_SERVER_SHARE)
+        if self.world.bugs.lease_before_routing:
+            version = 0
+        self._offered = version, until_ns
+        self._grant()
+        if self._routing is None or self._routing.version < version:
+            self._fetch_routing()
+
+    def _fetch_routing(self) -> None:
+        """The push was lost; ask."""
+
+        def done(code: int, payload: object) -> None:
+            if code == 0 and isinstance(payload, ClusterState):
+                self.apply_routing(payload)
+
+        self.world.network.call(self, self.world.manager, messages.GetRouting(), done, 1000 * MS)
+
+    def _grant(self) -> None:
+        applied = self._routing.version if self._routing is not None else 0
+        if self._offered is None or applied < self._offered[0]:
+            return
+        until_ns = self._offered[1]
+        self._offered = None
+        for target in self.targets.values():
+            target.feed(craq.SetLease(until_ns))
+
+    def _reports(self) -> tuple[TargetReport, ...]:
+        return tuple(
+            TargetReport(
+                target=TargetId(target.id),
+                local=target.replica.local,
+                chain=ChainId(target.chain),
+                chain_version=ChainVersion(target.replica.chain_version),
+                used_bytes=target.disk.used_bytes(),
+            )
+            for target in self.targets.values()
+        )

@@ -1,0 +1,399 @@
+"""One target: the compiled replica, its disk, and the operations that were not answered yet.
+
+The twin of native/storage/target: requests become events, effects become operations of the disk and
+the network, their outcomes become events again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fs3._native import craq
+
+from fs3.errors import Status
+from fs3.mgmtd.state import ChainRecord
+from fs3.mgmtd.transitions import Public
+from tests.sim import messages
+from tests.sim.disk import REMOVE, Chunk, ChunkKey, Disk, Position, Version, checksum
+from tests.sim.ledger import Violation
+from tests.sim.loop import MS, S
+from tests.sim.network import Reply
+
+if TYPE_CHECKING:
+    from tests.sim.node import StorageNode
+
+__all__ = ["CHUNK_SIZE", "Target"]
+
+CHUNK_SIZE = 256  # bytes
+OF_OP, PENDING, COMMITTED, NONE = 0, 1, 2, 3
+PAGE = 3  # chunks of a SyncStart answer: several pages even for small targets
+FORWARD_TIMEOUT_NS = 1500 * MS
+LOCAL_OFFLINE = 3
+
+Peer = tuple[int, int, bool]
+
+
+@dataclass(slots=True)
+class Open:
+    """A request that was not answered yet."""
+
+    reply: Reply
+    data: bytes = b""
+    request: object = None
+    seen: Version | None = None  # of a read
+    chunk: Chunk | None = None
+
+
+class Target:
+    """One life of it: made when its node starts."""
+
+    def __init__(self, node: StorageNode, target: int, chain: int, disk: Disk) -> None:
+        self.node = node
+        self.id = target
+        self.chain = chain
+        self.disk = disk
+        self.replica = node.world.bugs.replica(craq.Replica(target))
+        self._open: dict[int, Open] = {}
+        self._next_op = 1
+        self._feeding = False
+        self._waiting: list[object] = []
+        self._view_successor: Peer | None = None
+        self._load()
+
+    def _load(self) -> None:
+        for key, chunk in self.disk.chunks():
+            if chunk.committed is not None or chunk.pending is not None:
+                self.feed(_load_event(key, chunk))
+        for row in self.disk.rows():
+            self.feed(craq.LoadDedup(row=row))
+
+    # ---- events
+
+    def feed(self, event: object) -> None:
+        """One after the other: what happens inside an effect waits until all effects began."""
+        self._waiting.append(event)
+        if self._feeding:
+            return
+        self._feeding = True
+        while self._waiting:
+            following = self._waiting.pop(0)
+            for effect in self.replica.step(self.node.clock_ns(), following):
+                EXECUTE[type(effect)](self, effect)
+        self._feeding = False
+
+    def set_chain(self, chain: ChainRecord) -> None:
+        if chain.version <= self.replica.chain_version:
+            return
+        state, before, after = _view(chain, self.id)
+        self._view_successor = after
+        self.node.world.loop.note(
+            self.id, "chain", chain.version, state.name, before and before[0], after and after[0]
+        )
+        self.feed(craq.SetChain(chain.id, chain.version, int(state), before, after))
+
+    def update(self, request: messages.UpdateRequest, reply: Reply) -> None:
+        self.feed(
+            craq.ClientUpdate(
+                op=self._begin(reply, request.data, request),
+                chunk=request.chunk,
+                kind=request.kind,
+                offset=request.offset,
+                length=request.length,
+                chunk_size=CHUNK_SIZE,
+                checksum=checksum(request.data),
+                chain_version=request.chain_version,
+                identity=request.identity,
+            )
+        )
+
+    def read(self, request: messages.ReadRequest, reply: Reply) -> None:
+        op = self._begin(reply, b"", request)
+        deadline_ns = self.node.clock_ns() + 500 * MS
+        self.feed(craq.Read(op, request.chunk, request.chain_version, False, deadline_ns))
+
+    def forwarded(self, request: messages.Forwarded, reply: Reply) -> None:
+        self.feed(
+            craq.Forwarded(
+                op=self._begin(reply, request.data, request),
+                from_target=request.from_target,
+                chunk=request.chunk,
+                kind=request.kind,
+                version=request.version,
+                offset=request.offset,
+                length=request.length,
+                chunk_size=request.chunk_size,
+                checksum=request.checksum,
+                chain_version=request.chain_version,
+                update_chain=request.update_chain,
+                identity=request.identity,
+                resync=request.resync,
+            )
+        )
+
+    def ask(self, request: messages.Ask, reply: Reply) -> None:
+        op = self._begin(reply, b"", request)
+        self.feed(
+            craq.SyncStart(op, request.from_target, request.chain_version, list(request.dedup))
+        )
+
+    def tell_done(self, request: messages.TellDone, reply: Reply) -> None:
+        op = self._begin(reply, b"", request)
+        self.feed(craq.SyncDone(op, request.from_target, request.chain_version))
+
+    def _begin(self, reply: Reply, data: bytes, request: object) -> int:
+        op = self._next_op
+        self._next_op += 1
+        self._open[op] = Open(reply, data, request)
+        return op
+
+    # ---- effects on the disk
+
+    def _stage(self, e: Any) -> None:
+        data = self._open[e.op].data if e.op in self._open else b""
+        position: Position = e.chain_version, e.version
+        if isinstance(self._open[e.op].request, messages.UpdateRequest):
+            self._made(e, position, data)
+        self.node.world.loop.note(self.id, "stage", e.chunk, position, e.kind, e.commit)
+
+        def staged(code: int, made: Version) -> None:
+            self.note_held(e.chunk, made, code)
+            self.feed(craq.Staged(e.op, code, len(made.data), _sum(made)))
+
+        self.disk.stage(
+            e.chunk, e.kind, position, e.offset, e.length, data, e.identity, e.commit, staged
+        )
+
+    def _made(self, e: Any, position: Position, data: bytes) -> None:
+        """This replica is the head, and this is where a version comes from."""
+        before = self.disk.chunk(e.chunk)
+        parent = before.removed if before.committed is None else before.committed.position
+        content: bytes | None = self.disk.content(e.chunk, e.kind, e.offset, e.length, data)
+        if e.kind == REMOVE:
+            content = None
+        self.node.world.ledger.made(e.chunk, position, parent, content, e.identity)
+
+    def note_held(self, chunk: ChunkKey, made: Version, code: int) -> None:
+        if code == 0 and made.position != (0, 0):
+            content = None if made.kind == REMOVE else made.data
+            self.node.world.ledger.held(chunk, made.position, content, f"target {self.id}")
+
+    def _commit(self, e: Any) -> None:
+        pending = self.disk.chunk(e.chunk).pending
+        assert pending is not None
+        self._check_below(e.chunk, pending.position)
+        self.node.world.loop.note(self.id, "commit", e.chunk, pending.position)
+        self.disk.commit(
+            e.chunk, e.version, e.synced, lambda code: self.feed(craq.Committed(e.op, code))
+        )
+
+    def _check_below(self, chunk: ChunkKey, position: Position) -> None:
+        """I7: what commits here is committed at the successor already."""
+        if self._view_successor is None:
+            return
+        peer = self.node.world.target(self._view_successor[0])
+        if peer is None or peer.replica.chain_version != self.replica.chain_version:
+            return
+        below = peer.disk.chunk(chunk)
+        held = below.removed if below.committed is None else below.committed.position
+        if peer.replica.local != LOCAL_OFFLINE and (held is None or held < position):
+            raise Violation(
+                "I7", f"target {self.id} commits {chunk} at {position}, {peer.id} has {held}"
+            )
+
+    def _discard(self, e: Any) -> None:
+        self.disk.discard(e.chunk)
+
+    def _put_dedup(self, e: Any) -> None:
+        self.disk.put_rows(e.rows, e.replace)
+
+    def _start_read(self, e: Any) -> None:
+        def done(code: int, version: Version | None, chunk: Chunk) -> None:
+            if e.op in self._open:
+                self._open[e.op].seen = version
+                self._open[e.op].chunk = chunk
+            self.feed(craq.ReadDone(e.op, code, version.position[1] if version else 0))
+
+        self.disk.read(e.chunk, False, done)
+
+    # ---- effects on the network
+
+    def _forward(self, e: Any) -> None:
+        if e.bytes in (OF_OP, NONE):
+            self._send(e, self._open[e.source].data if e.bytes == OF_OP else b"")
+            return
+
+        def done(code: int, version: Version | None, _chunk: Chunk) -> None:
+            if code == 0 and (version is None or version.position != (e.update_chain, e.version)):
+                code = Status.BUSY  # the chunk changed while it was read
+            if code != 0:
+                self.feed(craq.ForwardDone(e.op, code))
+                return
+            assert version is not None
+            self._send(e, version.data)
+
+        self.disk.read(e.chunk, e.bytes == PENDING, done)
+
+    def _send(self, e: Any, data: bytes) -> None:
+        request = messages.Forwarded(
+            target=e.to[0],
+            from_target=self.id,
+            chunk=e.chunk,
+            kind=e.kind,
+            version=e.version,
+            offset=e.offset,
+            length=e.length,
+            chunk_size=CHUNK_SIZE,
+            checksum=e.checksum,
+            chain_version=e.chain_version,
+            update_chain=e.update_chain,
+            identity=e.identity,
+            resync=e.resync,
+            data=data,
+        )
+        position = e.update_chain, e.version
+        self.node.world.loop.note(self.id, "forward", e.chunk, position, e.kind, "to", e.to[0])
+
+        def done(code: int, payload: object) -> None:
+            self.feed(craq.ForwardDone(e.op, code, payload if code == 0 else 0))
+
+        self.node.call_node(e.to[1], request, done, FORWARD_TIMEOUT_NS)
+
+    def _ask_peer(self, e: Any) -> None:
+        request = messages.Ask(
+            target=e.peer[0],
+            from_target=self.id,
+            chain_version=e.chain_version,
+            after=e.after,
+            dedup=tuple(e.dedup),
+            removed=self.disk.removed() if e.after is None else {},
+        )
+
+        def done(code: int, payload: object) -> None:
+            chunks, end = payload if code == 0 else ([], False)
+            self.feed(craq.PeerChunks(e.op, code, chunks, end))
+
+        self.node.call_node(e.peer[1], request, done, FORWARD_TIMEOUT_NS)
+
+    def _tell_peer(self, e: Any) -> None:
+        request = messages.TellDone(e.peer[0], self.id, e.chain_version)
+        self.node.call_node(
+            e.peer[1], request, lambda code, _: self.feed(craq.PeerDone(e.op, code)), 2 * S
+        )
+
+    # ---- effects on those who asked
+
+    def _reply(self, e: Any) -> None:
+        open_ = self._open.pop(e.op)
+        request = open_.request
+        if e.code == Status.CHECKSUM_MISMATCH:
+            raise Violation("I5", f"target {self.id}: {e.detail}")
+        if e.code != 0:
+            open_.reply(e.code, e.detail)
+        elif isinstance(request, messages.ReadRequest):
+            open_.reply(0, _seen(open_))
+        elif isinstance(request, messages.Ask):
+            if request.after is None:
+                self.disk.note_removed(request.removed)
+            open_.reply(0, self._page(request.after))
+        elif isinstance(request, messages.UpdateRequest):
+            if e.version != 0:
+                self.node.world.ledger.acknowledge(request.chunk, request.identity, e.version)
+                self.node.world.loop.note(self.id, "acknowledges", request.chunk, e.version)
+            open_.reply(0, e.version)
+        elif isinstance(request, messages.Forwarded):
+            self._note_absent(request)
+            open_.reply(0, e.checksum)
+        else:
+            open_.reply(0, None)
+
+    def _note_absent(self, request: messages.Forwarded) -> None:
+        """A removal of what was not here is answered without the disk; the history knows it."""
+        here = self.disk.chunk(request.chunk)
+        if request.kind == REMOVE and not request.resync and here.committed is None:
+            position = request.update_chain, request.version
+            if here.removed is None or here.removed < position:
+                self.disk.note_removed({**self.disk.removed(), request.chunk: position})
+
+    def _page(self, after: ChunkKey | None) -> tuple[list[object], bool]:
+        there = [
+            (key, chunk)
+            for key, chunk in self.disk.chunks()
+            if (after is None or key > after)
+            and (chunk.committed is not None or chunk.pending is not None)
+        ]
+        return [_listed(key, chunk) for key, chunk in there[:PAGE]], len(there) <= PAGE
+
+    def _set_local(self, e: Any) -> None:
+        self.node.world.loop.note(self.id, "local", e.state)
+        self.node.nudge()
+
+
+def _sum(made: Version) -> int:
+    return 0 if made.kind == REMOVE else checksum(made.data)
+
+
+def _seen(open_: Open) -> tuple[bytes, Position | None]:
+    if open_.seen is not None:
+        return open_.seen.data, open_.seen.position
+    assert open_.chunk is not None
+    return b"", open_.chunk.removed
+
+
+def _load_event(key: ChunkKey, chunk: Chunk) -> object:
+    committed, pending = chunk.committed, chunk.pending
+    fields: dict[str, object] = {
+        "chunk": key,
+        "committed": committed.position[1] if committed else 0,
+        "committed_chain": committed.position[0] if committed else 0,
+        "length": len(committed.data) if committed else 0,
+        "checksum": checksum(committed.data) if committed else 0,
+    }
+    if pending is not None:
+        fields |= {
+            "pending": pending.position[1],
+            "pending_chain": pending.position[0],
+            "pending_kind": pending.kind,
+            "pending_length": len(pending.data),
+            "pending_checksum": _sum(pending),
+            "pending_identity": pending.identity,
+        }
+    return craq.LoadChunk(**fields)
+
+
+def _listed(key: ChunkKey, chunk: Chunk) -> tuple[ChunkKey, int, int, int, int, bool]:
+    version = chunk.committed
+    if version is None:
+        return key, 0, 0, 0, 0, True
+    chain, number = version.position
+    data = version.data
+    return key, number, chain, len(data), checksum(data), chunk.pending is not None
+
+
+def _view(chain: ChainRecord, target: int) -> tuple[Public, Peer | None, Peer | None]:
+    """State, predecessor and successor: the serving targets in order, then the syncing one."""
+    line = [t for t in chain.targets if t.public is Public.SERVING]
+    line += [t for t in chain.targets if t.public is Public.SYNCING][:1]
+    peers: list[Peer] = [(t.id, t.node, t.public is Public.SYNCING) for t in line]
+    state = next(t.public for t in chain.targets if t.id == target)
+    at = next((i for i, peer in enumerate(peers) if peer[0] == target), None)
+    if at is None:
+        return state, None, None
+    before = peers[at - 1] if at > 0 else None
+    after = peers[at + 1] if at + 1 < len(peers) else None
+    return state, before, after
+
+
+EXECUTE: dict[type, Callable[[Target, Any], None]] = {
+    craq.Stage: Target._stage,
+    craq.Commit: Target._commit,
+    craq.Discard: Target._discard,
+    craq.PutDedup: Target._put_dedup,
+    craq.Forward: Target._forward,
+    craq.StartRead: Target._start_read,
+    craq.Reply: Target._reply,
+    craq.AskPeerChunks: Target._ask_peer,
+    craq.TellPeerDone: Target._tell_peer,
+    craq.SetLocal: Target._set_local,
+}

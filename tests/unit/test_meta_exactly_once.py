@@ -1,0 +1,196 @@
+"""Every mutating request, sent again with the same request id: applied once, answered the same."""
+
+import errno
+import os
+
+import pytest
+from meta_world import PRINCIPAL
+
+from fs3._proto import meta_pb2 as pb
+from fs3.kv import keys
+from fs3.kv.api import KEY_END
+from fs3.meta.call import Call
+from fs3.meta.idempotency import GENERATION_S
+from fs3.meta.ops import VERBS
+
+
+def prepare(world):
+    """A tree with something for each operation to change."""
+    world.d = world.mkdir(b"d")
+    world.mkdir(b"empty")
+    world.f = world.write_file(b"f", 5000)
+    world.g = world.write_file(b"g", 100)
+    world.session = world.open(world.g).session
+    world.clock.advance(1)
+
+
+CASES = {
+    "setattr": (pb.SETATTR, lambda w: {"inode": w.f, "mode": 0o600, "mtime_now": True}),
+    "truncate": (pb.SETATTR, lambda w: {"inode": w.f, "size": 10}),
+    "create": (pb.CREATE, lambda w: {"parent": 1, "name": b"new", "mode": 0o644}),
+    "create and open": (
+        pb.CREATE,
+        lambda w: {"parent": 1, "name": b"new", "open": True, "flags": os.O_RDWR},
+    ),
+    "create exclusively": (
+        pb.CREATE,
+        lambda w: {"parent": 1, "name": b"new", "open": True, "exclusive": True, "flags": 1},
+    ),
+    "mkdir": (pb.MKDIR, lambda w: {"parent": 1, "name": b"new", "mode": 0o755}),
+    "symlink": (pb.SYMLINK, lambda w: {"parent": 1, "name": b"new", "target": b"x"}),
+    "link": (pb.LINK, lambda w: {"inode": w.f, "parent": 1, "name": b"new"}),
+    "unlink": (pb.UNLINK, lambda w: {"parent": 1, "name": b"f"}),
+    "rmdir": (pb.RMDIR, lambda w: {"parent": 1, "name": b"empty"}),
+    "rename": (
+        pb.RENAME,
+        lambda w: {"old_parent": 1, "old_name": b"f", "new_parent": w.d, "new_name": b"f"},
+    ),
+    "rename over": (
+        pb.RENAME,
+        lambda w: {"old_parent": 1, "old_name": b"f", "new_parent": 1, "new_name": b"g"},
+    ),
+    "exchange": (
+        pb.RENAME,
+        lambda w: {
+            "old_parent": 1,
+            "old_name": b"f",
+            "new_parent": 1,
+            "new_name": b"d",
+            "flags": 2,
+        },
+    ),
+    "open": (pb.OPEN, lambda w: {"inode": w.f, "flags": os.O_WRONLY}),
+    "open and truncate": (pb.OPEN, lambda w: {"inode": w.f, "flags": os.O_RDWR | os.O_TRUNC}),
+    "sync": (
+        pb.SYNC,
+        lambda w: {"inode": w.g, "session": w.session, "wrote": True, "written_end": 900},
+    ),
+    "close": (
+        pb.CLOSE,
+        lambda w: {"inode": w.g, "session": w.session, "wrote": True, "written_end": 900},
+    ),
+}
+
+
+def contents(world) -> dict[bytes, bytes]:
+    """All but the counter of inode ids, which moves on at a restart."""
+    txn = world.kv.begin()
+    pairs = dict(txn.get_range(b"", KEY_END))
+    pairs.pop(keys.ALLOCATOR, None)
+    txn.cancel()
+    return pairs
+
+
+def finish(world, token, method):
+    while token not in world.delivered:
+        assert world.jobs.run(1)
+    return world.answer(token, method)
+
+
+def without_lease(reply):
+    if "lease" in reply.DESCRIPTOR.fields_by_name:
+        reply.ClearField("lease")
+    if "entry" in reply.DESCRIPTOR.fields_by_name:
+        reply.entry.ClearField("lease")
+    return reply
+
+
+@pytest.mark.parametrize("restarted", [False, True], ids=["", "after a restart"])
+@pytest.mark.parametrize("case", CASES)
+def test_a_retry_changes_nothing_and_gets_the_same_reply(world, case, restarted):
+    prepare(world)
+    method, fields = CASES[case]
+    body = world.request(method, **fields(world))
+    first = finish(world, world.send(method, body), method)
+    after_first = contents(world)
+    calls = len(world.chunks.calls)
+    if restarted:
+        world.restart()
+    for _ in range(2):
+        world.clock.advance(1)
+        again = finish(world, world.send(method, body), method)
+        assert without_lease(again) == without_lease(first)
+    changed = {k for k, v in contents(world).items() if after_first.get(k) != v}
+    assert changed == set()
+    assert contents(world).keys() == after_first.keys()
+    assert len(world.chunks.calls) == calls
+
+
+def test_every_mutating_method_is_in_the_table():
+    covered = {method for method, _ in CASES.values()}
+    never = {m for m, verb in VERBS.items() if verb.mutates.__name__ == "_never"}
+    assert covered == set(VERBS) - never
+
+
+def test_a_refused_request_leaves_nothing_and_may_succeed_later(world):
+    world.create(b"f")
+    body = world.request(pb.MKDIR, parent=1, name=b"f", mode=0o755)
+    with pytest.raises(OSError) as refused:
+        finish(world, world.send(pb.MKDIR, body), pb.MKDIR)
+    assert refused.value.errno == errno.EEXIST
+    world.unlink(b"f")
+    assert finish(world, world.send(pb.MKDIR, body), pb.MKDIR).entry.attr.inode
+
+
+def test_two_of_the_same_in_one_batch(world):
+    body = world.request(pb.MKDIR, parent=1, name=b"d", mode=0o755)
+    tokens = [object(), object()]
+    answers = world.store.run([Call(token, pb.MKDIR, body, PRINCIPAL) for token in tokens])
+    replies = [pb.EntryReply.FromString(answer.body) for answer in answers]
+    assert without_lease(replies[0]) == without_lease(replies[1])
+    assert world.attr(1).nlink == 3
+
+
+def test_an_id_belongs_to_one_method_and_one_user(world):
+    world.mkdir(b"d", mode=0o777)
+    number = world.request_id
+    world.fails(errno.EINVAL, pb.UNLINK, parent=1, name=b"d", request_id=number)
+    world.fails(errno.EACCES, pb.MKDIR, parent=1, name=b"d", request_id=number, uid=7)
+    other = world.call(
+        pb.SYMLINK, parent=1, name=b"l", target=b"x", request_id=number, client=b"o" * 16
+    )
+    assert other.entry.attr.type == pb.LINK_SYMBOLIC
+
+
+def test_a_replay_has_no_lease(world):
+    body = world.request(pb.MKDIR, parent=1, name=b"d", mode=0o755)
+    assert finish(world, world.send(pb.MKDIR, body), pb.MKDIR).entry.lease.ttl_ms
+    assert not finish(world, world.send(pb.MKDIR, body), pb.MKDIR).entry.HasField("lease")
+
+
+def test_a_replayed_open_of_a_closed_session_is_refused(world):
+    inode = world.create(b"f")
+    body = world.request(pb.OPEN, inode=inode, flags=os.O_RDWR)
+    session = finish(world, world.send(pb.OPEN, body), pb.OPEN).session
+    world.call(pb.CLOSE, inode=inode, session=session)
+    with pytest.raises(OSError) as refused:
+        finish(world, world.send(pb.OPEN, body), pb.OPEN)
+    assert refused.value.errno == errno.EACCES
+
+
+def test_no_capability_is_ever_stored(world):
+    reply = world.call(pb.CREATE, parent=1, name=b"f", open=True, flags=os.O_RDWR)
+    assert len(reply.capability) == 80
+    assert not any(reply.capability[:40] in value for value in contents(world).values())
+    world.call(pb.CLOSE, inode=reply.attr.inode, session=reply.session)
+
+
+def test_rows_live_two_generations_and_then_go(world):
+    body = world.request(pb.MKDIR, parent=1, name=b"d", mode=0o755)
+    first = finish(world, world.send(pb.MKDIR, body), pb.MKDIR)
+    for restarted in (False, True):
+        world.clock.advance(GENERATION_S)
+        world.store.tick()
+        if restarted:
+            world.restart()
+        again = finish(world, world.send(pb.MKDIR, body), pb.MKDIR)
+        assert without_lease(again) == without_lease(first)
+    rows = [key for key in contents(world) if key.startswith(b"IDEM")]
+    assert rows
+    for _ in range(3):
+        world.clock.advance(GENERATION_S)
+        world.store.tick()
+    assert [key for key in contents(world) if key.startswith(b"IDEM")] == []
+    with pytest.raises(OSError) as refused:
+        finish(world, world.send(pb.MKDIR, body), pb.MKDIR)
+    assert refused.value.errno == errno.EEXIST

@@ -1,0 +1,159 @@
+"""fsck finds each planted damage, by the name of its check; a sound file system has no finding."""
+
+import pytest
+from meta_world import CLIENT, World
+
+from fs3._proto import meta_pb2 as pb
+from fs3.kv import keys
+from fs3.kv.memory import MemoryStore
+from fs3.meta import dirent, garbage, intent, session
+from fs3.meta import inode as inodes
+from fs3.meta.fsck import fsck, live_files
+from fs3.meta.intent import TruncateIntent
+from fs3.meta.session import Session
+
+
+@pytest.fixture
+def tree():
+    """/d/sub/, /d/f with 100 bytes and an open session, /g with two names, /gone in the queue."""
+    world = World(MemoryStore())
+    world.d = world.mkdir(b"d")
+    world.sub = world.mkdir(b"sub", world.d)
+    world.f = world.write_file(b"f", 100, world.d)
+    world.session = world.open(world.f).session
+    world.g = world.create(b"g")
+    world.call(pb.LINK, inode=world.g, parent=world.d, name=b"g2")
+    world.gone = world.write_file(b"gone", 7)
+    world.unlink(b"gone")
+    assert fsck(world.kv) == []
+    return world
+
+
+def change(number, **fields):
+    def operation(txn, world):
+        record = inodes.find(txn, getattr(world, number) if isinstance(number, str) else number)
+        for name, value in fields.items():
+            setattr(record, name, getattr(world, value) if isinstance(value, str) else value)
+        inodes.store(txn, record)
+
+    return operation
+
+
+def queue_row(txn, world):
+    begin, end = keys.GARBAGE, keys.prefix_end(keys.GARBAGE)
+    ((key, _),) = txn.get_range(begin, end)
+    return key
+
+
+def cycle(txn, world):
+    """d goes into its own sub: parents and entries agree, nobody reaches the root."""
+    dirent.remove(txn, 1, b"d")
+    dirent.store(txn, world.sub, b"d", world.d, inodes.DIRECTORY)
+    change(1, nlink=2)(txn, world)
+    change("sub", nlink=3)(txn, world)
+    change("d", parent="sub")(txn, world)
+
+
+def wrong_order(txn, world):
+    record = txn.get(keys.dentry(1, b"g"))
+    txn.clear(keys.dentry(1, b"g"))
+    txn.set(keys.dentry(1, b"x")[:20] + b"g", record)
+
+
+def second_directory_entry(txn, world):
+    dirent.store(txn, 1, b"sub2", world.sub, inodes.DIRECTORY)
+    change(1, nlink=4)(txn, world)
+
+
+def ghost_session(txn, world):
+    session.create(txn, Session(world.d, b"s" * 16, CLIENT, 2, 0, 0, 0, 0))
+
+
+def lonely_index(txn, world):
+    txn.set(keys.client_session(CLIENT, world.f, b"n" * 16), b"")
+
+
+def entry_below_a_file(txn, world):
+    dirent.remove(txn, world.d, b"g2")
+    dirent.store(txn, world.f, b"g2", world.g, inodes.FILE)
+
+
+DAMAGE = {
+    "short inode": ("record", lambda t, w: t.set(keys.inode(w.g), b"\x01short")),
+    "inode schema": ("record", lambda t, w: t.set(keys.inode(w.g), b"\x63" + bytes(140))),
+    "entry record": ("record", lambda t, w: t.set(keys.dentry(1, b"g"), b"\x01")),
+    "unknown prefix": ("record", lambda t, w: t.set(b"WHAT", b"")),
+    "key length": ("record", lambda t, w: t.set(keys.INODE + b"\x01", b"")),
+    "session record": ("record", lambda t, w: t.set(keys.session(w.f, w.session), b"\x01")),
+    "idempotency record": ("record", lambda t, w: t.set(keys.idempotency(1, CLIENT, 1), b"\0")),
+    "gc record": ("record", lambda t, w: t.set(queue_row(t, w), b"")),
+    "intent record": ("record", lambda t, w: t.set(keys.intent(w.f), b"")),
+    "allocator record": ("record", lambda t, w: t.set(keys.ALLOCATOR, b"\x01")),
+    "no root": ("root", lambda t, w: t.clear(keys.inode(1))),
+    "root below": ("root", lambda t, w: dirent.store(t, w.sub, b"up", 1, inodes.DIRECTORY)),
+    "id of the future": ("inode_id", lambda t, w: t.set(keys.ALLOCATOR, (3).to_bytes(8, "little"))),
+    "lost inode": ("inode_orphan", lambda t, w: dirent.remove(t, w.d, b"f")),
+    "lost from the queue": ("inode_orphan", lambda t, w: t.clear(queue_row(t, w))),
+    "too many links": ("inode_nlink", change("g", nlink=3)),
+    "lost link": ("inode_nlink", lambda t, w: dirent.remove(t, w.d, b"g2")),
+    "subdirectories": ("inode_nlink", change("d", nlink=2)),
+    "dangling": ("dentry_dangling", lambda t, w: t.clear(keys.inode(w.g))),
+    "type": ("dentry_type", lambda t, w: dirent.store(t, 1, b"g", w.g, inodes.FIFO)),
+    "order": ("dentry_order", wrong_order),
+    "bad name": ("dentry_order", lambda t, w: dirent.store(t, 1, b"a/b", w.g, inodes.FILE)),
+    "entry below a file": ("dentry_parent", entry_below_a_file),
+    "parent pointer": ("directory_entries", change("sub", parent=1)),
+    "two entries": ("directory_entries", second_directory_entry),
+    "cycle": ("directory_cycle", cycle),
+    "queued with a name": (
+        "gc_inode",
+        lambda t, w: t.set(keys.garbage(5, w.g), garbage.encode(garbage.UNKNOWN)),
+    ),
+    "queued without inode": (
+        "gc_inode",
+        lambda t, w: t.set(keys.garbage(5, 999), garbage.encode(garbage.UNKNOWN)),
+    ),
+    "queued twice": (
+        "gc_inode",
+        lambda t, w: t.set(keys.garbage(5, w.gone), garbage.encode(garbage.UNKNOWN)),
+    ),
+    "session of a directory": ("session_inode", ghost_session),
+    "session without index": (
+        "session_inode",
+        lambda t, w: t.clear(keys.client_session(CLIENT, w.f, w.session)),
+    ),
+    "index without session": ("session_inode", lonely_index),
+    "intent of nothing": (
+        "intent_inode",
+        lambda t, w: intent.store(t, TruncateIntent(999, False, 5, 0, 1)),
+    ),
+    "intent of another epoch": (
+        "intent_inode",
+        lambda t, w: intent.store(t, TruncateIntent(w.f, False, 5, 0, 77)),
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_planted_damage_is_found(tree, damage):
+    check, plant = DAMAGE[damage]
+    tree.store.transact([lambda txn: plant(txn, tree)])
+    found = fsck(tree.kv)
+    assert check in {finding.check for finding in found}, found
+
+
+def test_every_check_has_a_damage():
+    from fs3.meta import fsck as module
+
+    documented = {
+        line.split("|")[1].strip() for line in module.__doc__.splitlines() if line.startswith("| ")
+    } - {"check"}
+    assert documented == {check for check, _ in DAMAGE.values()}
+
+
+def test_live_files(tree):
+    files = {file.inode: file for file in live_files(tree.kv)}
+    assert set(files) == {tree.f, tree.g, tree.gone}
+    assert files[tree.f].size == 100
+    assert files[tree.f].layout.chunk_size == 1 << 20
+    assert [number for number, file in files.items() if file.removing] == [tree.gone]
