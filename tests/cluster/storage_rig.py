@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fs3 import _native
 from fs3._proto import common_pb2, storage_pb2
@@ -31,6 +31,8 @@ CLUSTER_ID = b"rig-cluster-id-1"
 CHAIN = 1
 LEASE_NS = 3600 * 10**9
 DEADLINE_S = 30.0
+
+T = TypeVar("T")
 
 
 def wait_for(what: str, condition: Callable[[], bool], timeout_s: float = DEADLINE_S) -> None:
@@ -188,10 +190,17 @@ class ChainClient:
         return self.send_until_done(self.update(chunk, offset, data))
 
     def send_until_done(self, update: Update) -> storage_pb2.UpdateReply:
+        return self._until_done(lambda: self.send(update))
+
+    def read_until_done(self, chunk: tuple[int, int], node: int) -> bytes:
+        """Where servers learn the routing by themselves, one may still be a version behind."""
+        return self._until_done(lambda: self.read(chunk, node))
+
+    def _until_done(self, attempt: Callable[[], T]) -> T:
         until = time.monotonic() + DEADLINE_S
         while True:
             try:
-                return self.send(update)
+                return attempt()
             except (RetryElsewhere, RetryLater, OutcomeUnknown):
                 if time.monotonic() > until:
                     raise
@@ -333,7 +342,9 @@ class Load:
         """Each chunk reads as its last acknowledged value, on every replica."""
         for node in nodes:
             for chunk, value in self.acknowledged.items():
-                assert self._client.read(chunk, node) == value, f"chunk {chunk} on node {node}"
+                assert self._client.read_until_done(chunk, node) == value, (
+                    f"chunk {chunk} on node {node}"
+                )
 
     def _run(self, inode: int, chunks: int) -> None:
         try:

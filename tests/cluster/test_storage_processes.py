@@ -145,7 +145,7 @@ def load_on(cluster: Processes) -> Iterator[list[Load]]:
 def test_new_cluster_serves(cluster: Processes) -> None:
     client = ChainClient(cluster)
     client.write((5, 0), 0, b"hello")
-    assert [client.read((5, 0), node) for node in NODES] == [b"hello"] * 3
+    assert [client.read_until_done((5, 0), node) for node in NODES] == [b"hello"] * 3
 
 
 @pytest.mark.parametrize("victim", NODES)
@@ -177,7 +177,7 @@ def test_process_that_sleeps_through_its_removal_answers_nothing_old(cluster: Pr
         cluster.routing = after
     wait_for("back", lambda: cluster.routing.version > after.version)
     cluster.wait_serving(3)
-    assert client.read((5, 0), tail) == b"after!"
+    assert client.read_until_done((5, 0), tail) == b"after!"
 
 
 def test_whole_cluster_restarts(cluster: Processes) -> None:
