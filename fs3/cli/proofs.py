@@ -72,7 +72,8 @@ def prove_tree(bench: Bench) -> str:
     _local_copy(source, reference, bench.full)
     bench.run("cp", "-a", str(reference), str(bench.work / "tree"))
     cold = bench.cold() / "tree"
-    bench.run("diff", "-r", "--no-dereference", str(reference), str(cold))
+    # diff calls two fifos different; the walk compares what there is of them.
+    bench.run("diff", "-r", "--no-dereference", "--exclude=a fifo", str(reference), str(cold))
     entries = compare_metadata(reference, cold)
     return f"{entries:,} files, directories and links copied with cp -a are equal on a fresh mount"
 
@@ -102,7 +103,7 @@ def _local_copy(source: pathlib.Path, target: pathlib.Path, full: bool) -> None:
     os.link(odd / ("n" * 255), odd / "hard link")
     (odd / os.fsdecode(b"\xff\xfe not utf-8")).write_bytes(os.urandom(4097))
     os.utime(odd / "empty", ns=(1, 2_000_000_003))
-    os.mkfifo(odd / "fifo", 0o620)
+    os.mkfifo(odd / "a fifo", 0o620)
 
 
 def compare_metadata(left: pathlib.Path, right: pathlib.Path) -> int:
