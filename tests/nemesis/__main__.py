@@ -7,8 +7,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 
-from tests.nemesis.cluster import CONTROL, ROOT, Cluster, Failure
+from tests.nemesis.cluster import CONTROL, ROOT, Cluster
+from tests.nemesis.failure import Failure
 from tests.nemesis.hosts import Hosts, Loopback, Namespaces, namespaces_allowed
 from tests.nemesis.run import Plan, run
 
@@ -57,6 +59,8 @@ def _inside(plan: Plan, directory: pathlib.Path, hosts: Hosts) -> int:
         status = 0
     except Failure as failure:
         print(f"FAIL seed={plan.seed}: {failure}", flush=True)
+    except Exception:
+        traceback.print_exc()
     finally:
         os._exit(status)
 

@@ -20,18 +20,15 @@ from fs3.cli.cluster import query_status, report_exit
 from fs3.cli.cluster_dir import ClusterDir
 from fs3.runtime.clock import RealClock
 from fs3.storage.checker import check
+from tests.nemesis.failure import Failure
 from tests.nemesis.hosts import Hosts
 
-__all__ = ["Cluster", "Failure"]
+__all__ = ["Cluster", "wait_for"]
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 READY_S = 60.0
 FIRST_NODE = 101
 CONTROL = "control"  # the host of the nemesis itself
-
-
-class Failure(Exception):
-    """A promise was broken, or recovery took too long; the text says what and where."""
 
 
 @dataclass

@@ -14,14 +14,15 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from tests.nemesis.cluster import Cluster, Failure, wait_for
+from tests.nemesis.cluster import Cluster, wait_for
+from tests.nemesis.crew import Crew
+from tests.nemesis.failure import Failure
 from tests.nemesis.faults import Nemesis
 from tests.nemesis.hosts import Hosts
-from tests.nemesis.workloads import Manifest, Names, Registers, Workload
 
 __all__ = ["Plan", "run"]
 
-RESUME_S = 20.0  # I27
+RESUME_S = 60.0  # I27
 END_S = 120.0
 
 
@@ -46,91 +47,73 @@ def run(plan: Plan, directory: pathlib.Path, hosts: Hosts, say: Callable[[str], 
     """Raises Failure. `directory`: empty, on a local disk; keeps logs and data."""
     say(f"{plan}; {'network namespaces' if hosts.can_cut else 'loopback: no partitions'}")
     cluster = Cluster(directory, hosts, plan.storages, plan.lease_s)
+    crew = Crew([cluster.point("mount-a"), cluster.point("mount-b")], plan.seed)
     try:
         cluster.start()
-        mounts = [cluster.point("mount-a"), cluster.point("mount-b")]
-        workloads: list[Workload] = [
-            Manifest(mounts, plan.seed),
-            Registers(mounts, plan.seed),
-            Names(mounts, plan.seed),
-        ]
         nemesis = Nemesis(cluster, only=plan.only, said=say)
-        _strike_while_working(plan, cluster, workloads, nemesis)
-        _verify(cluster, workloads, say)
-        _kill_everything_in_mid_write(cluster, workloads, say)
-        _verify(cluster, workloads, say)
+        _strike_while_working(plan, cluster, crew, nemesis)
+        _verify(cluster, crew, say)
+        _kill_everything_in_mid_write(cluster, crew, say)
+        _verify(cluster, crew, say)
         landed = ", ".join(f"{name} {count}" for name, count in sorted(nemesis.landed.items()))
         say(f"landed: {landed}")
-        say("acknowledged: " + ", ".join(f"{type(w).__name__} {w.acknowledged}" for w in workloads))
+        say("acknowledged: " + ", ".join(f"{s.name} {s.acknowledged}" for s in crew.states()))
     except Failure:
         cluster.dump()
         raise
     finally:
+        crew.close()
         cluster.stop()
 
 
-def _strike_while_working(
-    plan: Plan, cluster: Cluster, workloads: list[Workload], nemesis: Nemesis
-) -> None:
+def _strike_while_working(plan: Plan, cluster: Cluster, crew: Crew, nemesis: Nemesis) -> None:
     rng = random.Random(f"strikes {plan.seed}")
-    for workload in workloads:
-        workload.begin()
-    try:
-        until_s = time.monotonic() + plan.seconds
-        while time.monotonic() < until_s or not nemesis.landed:
-            _goes_on(workloads)
-            nemesis.strike(rng)
-        _goes_on(workloads)
-    finally:
-        cluster.heal()
-        _end(workloads)
+    crew.begin()
+    until_s = time.monotonic() + plan.seconds
+    while time.monotonic() < until_s or not nemesis.landed:
+        _goes_on(crew)
+        nemesis.strike(rng)
+    _goes_on(crew)
+    crew.end(END_S)
 
 
-def _goes_on(workloads: list[Workload]) -> None:
+def _goes_on(crew: Crew) -> None:
     """Liveness: with everything healed, each workload gets something acknowledged."""
-    for workload in workloads:
-        before = workload.acknowledged
-        wait_for(
-            lambda w=workload, b=before: w.acknowledged > b or bool(w.errors),  # type: ignore[misc]
-            f"{type(workload).__name__} goes on after everything was healed",
-            RESUME_S,
-        )
-        if workload.errors:
-            raise Failure(workload.errors[0])
+    before = {state.name: state.acknowledged for state in crew.states()}
+
+    def moved() -> bool:
+        states = crew.states()
+        for state in states:
+            if state.errors:
+                raise Failure(f"{state.name}: {state.errors[0]}")
+        return all(state.acknowledged > before[state.name] for state in states)
+
+    wait_for(moved, "every workload goes on after everything was healed", RESUME_S)
 
 
-def _end(workloads: list[Workload]) -> None:
-    for workload in workloads:
-        workload.end(END_S)
-
-
-def _verify(cluster: Cluster, workloads: list[Workload], say: Callable[[str], None]) -> None:
+def _verify(cluster: Cluster, crew: Crew, say: Callable[[str], None]) -> None:
     chunks = cluster.replicas_equal()
     for name in ("mount-a", "mount-b"):
         cluster.remount(name)
-    fresh = cluster.point("mount-b")
-    compared = [workload.verify(fresh) for workload in workloads]
+    compared = crew.verify(cluster.point("mount-b"))
     say(f"verified: {', '.join(compared)}, {chunks} chunks equal on their replicas")
 
 
-def _kill_everything_in_mid_write(
-    cluster: Cluster, workloads: list[Workload], say: Callable[[str], None]
-) -> None:
-    for workload in workloads:
-        workload.begin()
-    _goes_on(workloads)
-    wait_for(lambda: workloads[0].in_flight > 0, "a write is in flight", RESUME_S)
-    in_flight = sum(workload.in_flight for workload in workloads)
+def _kill_everything_in_mid_write(cluster: Cluster, crew: Crew, say: Callable[[str], None]) -> None:
+    crew.begin()
+    _goes_on(crew)
+    wait_for(lambda: _in_flight(crew) > 0, "a write is in flight", RESUME_S)
     for name in (*cluster.storages, "meta", "mgmtd", "mount-a", "mount-b"):
         cluster.kill(name)
-    if not in_flight:
-        raise Failure("nothing was in flight when everything was killed: nothing was tested")
-    say(f"  everything died with {in_flight} operations in flight, and is started again")
-    _end(workloads)
+    say("  everything died with operations in flight, and is started again")
+    crew.end(END_S)
     for name in ("mount-a", "mount-b"):
         subprocess.run(["umount", "-l", str(cluster.point(name))], capture_output=True, check=True)
     cluster.heal()
-    for workload in workloads:
-        workload.begin()
-    _goes_on(workloads)
-    _end(workloads)
+    crew.begin()
+    _goes_on(crew)
+    crew.end(END_S)
+
+
+def _in_flight(crew: Crew) -> int:
+    return sum(state.in_flight for state in crew.states())

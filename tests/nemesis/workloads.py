@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tests.nemesis.cluster import Failure
+from tests.nemesis.failure import Failure
 from tests.nemesis.registers import INITIAL, NEVER, Operation, violation
 
 __all__ = ["Manifest", "Names", "Registers", "Workload"]
@@ -40,7 +40,9 @@ MOUNT_GONE = (
 class Workload(abc.ABC):
     """`begin()` starts the threads, `end()` joins them, then `verify(mount)` raises Failure."""
 
-    def __init__(self) -> None:
+    def __init__(self, mounts: list[pathlib.Path], seed: int) -> None:
+        self._mounts = mounts
+        self._seed = seed
         self.acknowledged = 0
         self.in_flight = 0
         self.errors: list[str] = []
@@ -108,9 +110,7 @@ class Manifest(Workload):
     """
 
     def __init__(self, mounts: list[pathlib.Path], seed: int) -> None:
-        super().__init__()
-        self._mounts = mounts
-        self._seed = seed
+        super().__init__(mounts, seed)
         self._recorded: dict[str, tuple[int, int]] = {}  # name -> (seed of the content, length)
 
     def bodies(self) -> list[Callable[[], None]]:
@@ -190,17 +190,16 @@ class Registers(Workload):
     """
 
     def __init__(self, mounts: list[pathlib.Path], seed: int) -> None:
-        super().__init__()
-        self._mounts = mounts
-        self._seed = seed
+        super().__init__(mounts, seed)
         self._values = itertools.count(1)
         self._history: list[Operation] = []
         self._begin_s = time.monotonic()
-        with (mounts[0] / "registers").open("wb", buffering=0) as file:
-            file.write(bytes(CELL * CELLS))
-            os.fsync(file.fileno())
 
     def bodies(self) -> list[Callable[[], None]]:
+        if not self._history:
+            with (self._mounts[0] / "registers").open("wb", buffering=0) as file:
+                file.write(bytes(CELL * CELLS))
+                os.fsync(file.fileno())
         return [self._client(mount, f"{mount.name}/{n}") for mount in self._mounts for n in (1, 2)]
 
     def _client(self, mount: pathlib.Path, who: str) -> Callable[[], None]:
@@ -268,9 +267,7 @@ class Names(Workload):
     """
 
     def __init__(self, mounts: list[pathlib.Path], seed: int) -> None:
-        super().__init__()
-        self._mounts = mounts
-        self._seed = seed
+        super().__init__(mounts, seed)
         self._models: dict[str, list[Listing]] = {}  # directory -> what it may hold: one, or two
 
     def bodies(self) -> list[Callable[[], None]]:
