@@ -169,6 +169,20 @@ std::vector<Gap> DirtyChunks::read(uint64_t offset, std::span<std::byte> into) c
   return gaps;
 }
 
+bool DirtyChunks::overlaps(uint64_t offset, uint64_t length) const {
+  uint64_t end = offset + length;
+  auto meets = [&](uint64_t begin, uint64_t size) { return begin < end && offset < begin + size; };
+  for (auto it = chunks_.lower_bound(offset / chunk_size_); it != chunks_.end(); ++it) {
+    uint64_t base = it->first * chunk_size_;
+    if (base >= end) break;
+    const auto& flying = it->second.flying;
+    if (flying && meets(base + flying->offset, flying->length)) return true;
+    for (const auto& [start, extent] : it->second.waiting)
+      if (meets(base + start, extent.data.size())) return true;
+  }
+  return false;
+}
+
 uint64_t DirtyChunks::want_all() {
   for (auto& [index, chunk] : chunks_) {
     chunk.wanted_epoch = epoch_;

@@ -47,6 +47,9 @@ class DirtyChunks {
   // Copies what is dirty into `into` (file bytes from `offset`) and returns the rest, in order.
   std::vector<Gap> read(uint64_t offset, std::span<std::byte> into) const;
 
+  // Some byte of [offset, offset + length) is dirty.
+  bool overlaps(uint64_t offset, uint64_t length) const;
+
   // Ends the current epoch and wants everything of it sent. Returns the epoch.
   uint64_t want_all();
   // The same for chunks first..last only.

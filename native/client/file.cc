@@ -125,6 +125,7 @@ Handle::~Handle() {
 bool Handle::readable() const { return (flags & O_ACCMODE) != O_WRONLY; }
 bool Handle::writable() const { return (flags & O_ACCMODE) != O_RDONLY; }
 bool Handle::appends() const { return (flags & O_APPEND) != 0; }
+bool Handle::direct() const { return (flags & O_DIRECT) != 0; }
 bool Handle::through() const { return (flags & (O_DIRECT | O_SYNC | O_DSYNC)) != 0; }
 
 std::shared_ptr<OpenFile> FileTable::open(uint64_t inode,

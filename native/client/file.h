@@ -127,6 +127,8 @@ struct Handle {
   bool appends() const;
   // Every write waits for its chains (O_DIRECT, O_SYNC, O_DSYNC).
   bool through() const;
+  // Reads come from the chains alone (O_DIRECT).
+  bool direct() const;
 
   const std::shared_ptr<OpenFile> file;
   const uint32_t flags;

@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "client/core.h"
 #include "client/meta.h"
+#include "client/writer.h"
 #include "meta.pb.h"
 #include "storage.pb.h"
 
@@ -72,7 +73,10 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
   void plan(std::unique_lock<std::mutex>& lock) {
     uint64_t end = std::min(offset_ + length_, file_.size);
     length_ = end > offset_ ? end - offset_ : 0;
-    auto gaps = file_.dirty.read(offset_, {into_, length_});
+    if (handle_->direct() && !settled_ && file_.dirty.overlaps(offset_, length_))
+      return settle(lock);
+    auto gaps = handle_->direct() ? std::vector<Gap>{{offset_, length_}}
+                                  : file_.dirty.read(offset_, {into_, length_});
     lock.unlock();
     auto pieces = split(gaps);
     if (pieces.empty()) return finish(length_);
@@ -80,6 +84,24 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
     lane_.run([self = shared_from_this(), pieces = std::move(pieces)] {
       for (const Gap& piece : pieces) self->read_piece(piece);
     });
+  }
+
+  // A direct read shows what the chains acknowledged, as its direct write waits for them. Bytes
+  // that are still on their way may fail, and another client may read the older ones after this
+  // read.
+  void settle(std::unique_lock<std::mutex>& lock) {
+    settled_ = true;
+    const uint64_t chunk_size = file_.placement->chunk_size();
+    uint64_t first = offset_ / chunk_size;
+    uint64_t last = (offset_ + length_ - 1) / chunk_size;
+    uint64_t epoch = file_.dirty.want(first, last);
+    file_.waiters.push_back(
+        {epoch, first, last, false, Status(), &lane_, [self = shared_from_this()](Status) {
+           std::unique_lock again(self->file_.mutex);
+           self->plan(again);
+         }});
+    lock.unlock();
+    pump(core_, lane_, handle_->file);
   }
 
   std::vector<Gap> split(const std::vector<Gap>& gaps) const {
@@ -155,6 +177,7 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
   std::byte* const into_;
   uint64_t length_;
   Function<void(Result<size_t>)> done_;
+  bool settled_ = false;  // direct: what was dirty when the read began has ended
   size_t open_pieces_ = 0;
   Status error_;
 };

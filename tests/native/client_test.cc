@@ -283,6 +283,34 @@ TEST_F(ClientTest, WriteThroughReportsItsOwnError) {
   EXPECT_TRUE(*user.read(user.open(cluster), 0, 4) == "kept");
 }
 
+// Found by register histories over two mounts: a direct read returned bytes of a direct write that
+// was still on its way, and the other mount read the older ones afterwards.
+TEST_F(ClientTest, ADirectReadShowsNothingUnacknowledged) {
+  auto file = user.open(cluster, O_RDWR | O_DIRECT);
+  ASSERT_TRUE(user.write(file, 0, "kept").ok());
+  std::atomic<Fault> fault{Fault::kBusy};
+  cluster.on_storage(
+      [&](uint16_t method, size_t) { return method == ps::WRITE ? fault.load() : Fault::kNone; });
+  std::promise<Status> written;
+  user.client->write(file, 0, Buffer::copy_of("lost", 4),
+                     [&](Result<size_t> result) { written.set_value(result.status()); });
+  std::string bytes(4, '?');
+  std::promise<Result<size_t>> done;
+  user.client->read(file, 0, reinterpret_cast<std::byte*>(bytes.data()), 4,
+                    [&](Result<size_t> result) { done.set_value(std::move(result)); });
+  fault = Fault::kNoSpace;
+  EXPECT_EQ(written.get_future().get().code(), uint32_t{ENOSPC});
+  EXPECT_EQ(*done.get_future().get(), 4u);
+  EXPECT_TRUE(bytes == "kept");
+}
+
+TEST_F(ClientTest, ADirectReadSeesWhatWasWrittenBufferedBefore) {
+  auto buffered = user.open(cluster);
+  ASSERT_TRUE(user.write(buffered, 0, "bytes").ok());
+  EXPECT_TRUE(*user.read(user.open(cluster, O_RDWR | O_DIRECT), 0, 5) == "bytes");
+  EXPECT_TRUE(cluster.chunk(0) == "bytes");
+}
+
 TEST_F(ClientTest, ADuplicateThatIsTooOldIsWrittenUnderAFreshIdentity) {
   std::atomic<bool> told{false};
   cluster.on_storage([&](uint16_t method, size_t) {
