@@ -30,7 +30,7 @@ class State:
 
 
 class Crew:
-    """Make it before anything that starts threads: it forks. Calls raise what the workloads raise."""
+    """Make it before anything that starts threads: it forks. Calls raise what workloads raise."""
 
     def __init__(self, mounts: list[pathlib.Path], seed: int) -> None:
         context = multiprocessing.get_context("fork")
@@ -42,7 +42,7 @@ class Crew:
         self._call("begin")
 
     def end(self, timeout_s: float) -> None:
-        """Returns when no operation is under way. Raises Failure when a workload saw a wrong one."""
+        """Returns when no operation is under way. Raises Failure when one went wrong."""
         self._call("end", timeout_s)
 
     def verify(self, mount: pathlib.Path) -> list[str]:
