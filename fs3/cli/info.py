@@ -24,7 +24,7 @@ def info(path: str, show_all: bool, data: pathlib.Path | None) -> None:
     """Path to inode, layout, chunks, chains and replicas with their states."""
     with connected(data) as client:
         attributes = client.attributes(inside(path, data))
-    routing = query_status(find_running(data).state()["mgmtd"]).routing
+    routing = query_status(find_running(data).known_state()["mgmtd"]).routing
     layout = attributes.layout
     click.echo(f"inode {attributes.inode}, {attributes.size} bytes")
     click.echo(

@@ -23,7 +23,7 @@ def mount(
     ready_fd: int | None,
 ) -> None:
     """Mount the file system at MOUNT_POINT."""
-    address = mgmtd or find_running(data).state()["mgmtd"]
+    address = mgmtd or find_running(data).known_state()["mgmtd"]
     from fs3.mount.native import check_mount_point
 
     check_mount_point(mount_point)
