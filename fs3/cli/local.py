@@ -114,14 +114,20 @@ def ps(data: pathlib.Path | None, output: str) -> None:
     if output == "json":
         click.echo(json.dumps(processes, indent=1))
         return
-    click.echo(f"{'NAME':<11} {'PID':>8} {'STATE':<9} {'MEMORY':>9} {'RESTARTS':>8}  ADDRESS")
+    click.echo(
+        f"{'NAME':<11} {'PID':>8} {'STATE':<9} {'MEMORY':>9} {'RESTARTS':>8}  "
+        f"{'ADDRESS':<24} METRICS"
+    )
     total = memory_bytes(int(state["supervisor"]))
-    click.echo(_row("supervisor", int(state["supervisor"]), True, total, 0, state["mgmtd"]))
+    click.echo(_row("supervisor", int(state["supervisor"]), True, total, 0, ""))
     for name, entry in processes.items():
         size = memory_bytes(entry["pid"]) if entry["pid"] else 0
         total += size
         address = entry["addresses"][0] if entry["addresses"] else ""
-        click.echo(_row(name, entry["pid"], entry["ready"], size, entry["restarts"], address))
+        where = address or (state["mgmtd"] if name == "mgmtd" else "")
+        if entry["metrics"]:
+            where = f"{where:<24} http://{entry['metrics']}/metrics"
+        click.echo(_row(name, entry["pid"], entry["ready"], size, entry["restarts"], where))
     click.echo(f"{'':<30} {total / MIB:5.0f} MiB in all")
 
 

@@ -124,8 +124,11 @@ def _refuse_change(shape: Shape, nodes: int | None, replicas: int | None) -> Non
 
 def _refuse_own_data(options: Options) -> None:
     """A mount over the data would hide it from the processes that keep it."""
-    mount, data = options.mount, options.data.resolve()
-    if mount is not None and (mount.resolve() == data or mount.resolve() in data.parents):
+    if options.mount is None:
+        return
+    # Only the parent is looked at: the mount point itself may be a dead mount.
+    mount, data = options.mount.parent.resolve() / options.mount.name, options.data.resolve()
+    if mount == data or mount in data.parents:
         raise click.UsageError(
             f"--mount {mount} would cover the data in {data}; take two different directories"
         )
@@ -194,7 +197,9 @@ def _usable_mount(mount: pathlib.Path | None, say: Callable[[str], None]) -> pat
         return None
     from fs3.mount.native import check_mount_point
 
-    mount.mkdir(parents=True, exist_ok=True) if not os.path.lexists(mount) else None
+    # What is there already, perhaps a dead mount or a file, is for check_mount_point to judge.
+    with contextlib.suppress(FileExistsError):
+        os.makedirs(mount)
     check_mount_point(mount)
     return mount
 
@@ -250,7 +255,8 @@ class LocalCluster:
         self._write_state()
 
     def _common(self, name: str, node_id: int) -> list[str]:
-        return ["--name", name, "--node-id", str(node_id), "--cluster-id", self._shape.cluster_id]
+        identity = ["--name", name, "--node-id", str(node_id)]
+        return [*identity, "--cluster-id", self._shape.cluster_id, "--metrics-port", "0"]
 
     def _process(self, name: str, node_id: int, arguments: list[str]) -> Process:
         return Process(name, arguments, self._cluster.logs / f"{name}.log", node_id)
