@@ -63,13 +63,20 @@ def _group() -> None:
     fs3 status              is it well?
     fs3 kill storage-2      what happens when a node dies
     fs3 down                stop it; the data stays
+
+    Paths inside the file system are /a/b; below the mount point its own paths will do. Commands
+    find the cluster by --data, $FS3_DATA, ./fs3-data, or because it is the only one that runs.
+
+    \b
+    Exit status: 0 done, 1 failed, 2 wrong use, 3 not well (status, check),
+    4 no such file, 5 not allowed, 130 interrupted.
     """
 
 
 def main() -> NoReturn:
     """Entry point: exit codes 0 ok, 1 failed, 2 usage, 3 not well, 4 not found, 5 denied."""
     # Without standalone mode click returns the code of `ctx.exit` instead of leaving with it.
-    sys.exit(report(lambda: _group(standalone_mode=False)))
+    sys.exit(report(lambda: _group(prog_name="fs3", standalone_mode=False)))
 
 
 def report(work: Callable[[], int | None]) -> int:

@@ -106,7 +106,9 @@ def _erase(cluster: ClusterDir) -> None:
 
 @click.command()
 @data_option
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
 def ps(data: pathlib.Path | None, output: str) -> None:
     """Processes of the local cluster: pid, memory (proportional set size), restarts."""
     state = find_running(data).known_state()

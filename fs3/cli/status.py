@@ -20,7 +20,9 @@ UNHEALTHY = 3
 @click.command()
 @data_option
 @click.option("--mgmtd", help="Address of a manager, instead of the local cluster's.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
+)
 @click.pass_context
 def status(ctx: click.Context, data: pathlib.Path | None, mgmtd: str | None, output: str) -> None:
     """Health, nodes, chains and capacity. Exit code 3 when the cluster is not well."""

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import secrets
+import shlex
 import shutil
 import sys
 import time
@@ -63,7 +64,9 @@ class Options:
 @click.option("--nodes", type=click.IntRange(1, 64), help="Storage nodes of a new cluster (3).")
 @click.option("--replicas", type=click.IntRange(1, 8), help="Copies of each chunk (3).")
 @click.option(
-    "--lease-s", type=click.FloatRange(LEASE_S_MIN, LEASE_S_MAX), help="T in seconds (4)."
+    "--lease-s",
+    type=click.FloatRange(LEASE_S_MIN, LEASE_S_MAX),
+    help="Lease: after so long a silent node counts as dead (4).",
 )
 @click.option("--no-mount", is_flag=True, help="No mount: Python client and commands only.")
 @click.option(
@@ -359,7 +362,9 @@ class LocalCluster:
             lines.append(_line("mount", by_name["mount"].ready_s, _shorten(self._mount)))
         free = shutil.disk_usage(self._cluster.root).free / GIB
         data = _shorten(self._cluster.root)
-        where = f" --data {data}" if self._cluster.root != DEFAULT_DATA.absolute() else ""
+        where = (
+            f" --data {shlex.quote(data)}" if self._cluster.root != DEFAULT_DATA.absolute() else ""
+        )
         lines.append(
             f"  Ready in {seconds:.1f} s.   Data {data} ({free:.0f} GiB free, "
             f"{free / shape.replicas:.0f} GiB of it usable with {shape.replicas} copies)"
@@ -373,11 +378,12 @@ class LocalCluster:
 
     def _try(self, where: str) -> str:
         if self._mount:
-            first = f"echo hello > {_shorten(self._mount)}/a"
+            first = f"echo hello > {shlex.quote(_shorten(self._mount))}/a"
         else:
-            first = f"fs3 put README.md /{where}"
+            first = f"echo hello > a; fs3 put a /{where}"
         kill = f"storage-{min(2, self._shape.nodes)}"
-        tries = [first, f"fs3 status{where}", f"fs3 kill {kill}{where}", f"fs3 selftest{where}"]
+        tries = [first, f"fs3 status{where}", f"fs3 kill {kill}{where}"]
+        tries += [f"fs3 selftest{where}"] if self._mount else []
         return "  Try:  " + "   |   ".join(tries)
 
 
