@@ -1,6 +1,6 @@
 """The directory of a local cluster: what `fs3 up` writes and every local command reads.
 
-    DATA/cluster.json       identity and shape, written once: cluster id, nodes, replicas, lease
+    DATA/cluster.json       identity and shape: written once, but for the lease
     DATA/keyring            keys of the capability tokens, 0600
     DATA/mgmtd DATA/meta    key-value stores, one per process
     DATA/storage-N          chunk engines

@@ -107,7 +107,12 @@ def _erase(cluster: ClusterDir) -> None:
 @click.command()
 @data_option
 @click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people, or for programs.",
 )
 def ps(data: pathlib.Path | None, output: str) -> None:
     """Processes of the local cluster: pid, memory (proportional set size), restarts."""

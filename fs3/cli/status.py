@@ -21,7 +21,12 @@ UNHEALTHY = 3
 @data_option
 @click.option("--mgmtd", help="Address of a manager, instead of the local cluster's.")
 @click.option(
-    "-o", "--output", type=click.Choice(["table", "json"]), default="table", show_default=True
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people, or for programs.",
 )
 @click.pass_context
 def status(ctx: click.Context, data: pathlib.Path | None, mgmtd: str | None, output: str) -> None:
