@@ -1,8 +1,12 @@
 """The command `fs3`. Each command group lives in a file of its own and is imported when it is used,
 so that `fs3 ls` does not pay for gRPC or rich."""
 
+import contextlib
 import importlib
+import os
 import sys
+import traceback
+from collections.abc import Callable
 from typing import NoReturn
 
 import click
@@ -59,27 +63,61 @@ def _group() -> None:
     fs3 status              is it well?
     fs3 kill storage-2      what happens when a node dies
     fs3 down                stop it; the data stays
+
+    Paths inside the file system are /a/b; below the mount point its own paths will do. Commands
+    find the cluster by --data, $FS3_DATA, ./fs3-data, or because it is the only one that runs.
+
+    \b
+    Exit status: 0 done, 1 failed, 2 wrong use, 3 not well (status, check),
+    4 no such file, 5 not allowed, 130 interrupted.
     """
 
 
 def main() -> NoReturn:
-    """Entry point: exit codes 0 ok, 1 failed, 2 usage, 4 not found, 5 denied."""
+    """Entry point: exit codes 0 ok, 1 failed, 2 usage, 3 not well, 4 not found, 5 denied."""
+    # Without standalone mode click returns the code of `ctx.exit` instead of leaving with it.
+    sys.exit(report(lambda: _group(prog_name="fs3", standalone_mode=False)))
+
+
+def report(work: Callable[[], int | None]) -> int:
+    """The exit status of `work`, which returns it or raises; an error is told in a sentence."""
     try:
-        _group(standalone_mode=False)
-    except click.exceptions.Exit as exit_:
-        sys.exit(exit_.exit_code)
+        status = work() or 0
+        sys.stdout.flush()
+        return status
     except click.Abort:
-        click.echo("fs3: interrupted", err=True)
-        sys.exit(130)
-    except click.ClickException as error:
+        _complain("interrupted")
+        return 130
+    except click.UsageError as error:
         error.show()
-        sys.exit(error.exit_code)
-    except BrokenPipeError:
-        sys.exit(0)
+        return error.exit_code
+    except click.ClickException as error:
+        _complain(error.format_message())
+        return error.exit_code
+    except BrokenPipeError:  # the reader had enough; nothing may be written at exit either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 0
     except OSError as error:
-        click.echo(f"fs3: {_sentence(error)}", err=True)
-        sys.exit(4 if isinstance(error, FileNotFoundError) else _denied(error))
-    sys.exit(0)
+        _complain(_sentence(error))
+        return 4 if isinstance(error, FileNotFoundError) else _denied(error)
+    except Exception as error:
+        _complain_about_bug(error)
+        return 70  # EX_SOFTWARE of sysexits.h
+
+
+def _complain(text: str) -> None:
+    with contextlib.suppress(OSError):  # nobody listens: the terminal was closed
+        click.echo(f"fs3: {text}", err=True)
+
+
+def _complain_about_bug(error: Exception) -> None:
+    """One sentence; the traceback is for those who ask for it."""
+    if os.environ.get("FS3_DEBUG"):
+        traceback.print_exception(error)
+    _complain(
+        f"internal error, please report it: {type(error).__name__}: {error} "
+        "(FS3_DEBUG=1 shows where it happened)"
+    )
 
 
 def _denied(error: OSError) -> int:

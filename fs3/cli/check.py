@@ -39,7 +39,7 @@ def replica_report(cluster: ClusterDir, *, deep: bool) -> "Report":
     from fs3.runtime.clock import RealClock
     from fs3.storage.checker import check as check_replicas
 
-    routing = query_status(cluster.state()["mgmtd"]).routing
+    routing = query_status(cluster.known_state()["mgmtd"]).routing
     return check_replicas(routing, storage_admin(cluster, routing), clock=RealClock(), deep=deep)
 
 

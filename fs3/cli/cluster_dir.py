@@ -1,6 +1,6 @@
 """The directory of a local cluster: what `fs3 up` writes and every local command reads.
 
-    DATA/cluster.json       identity and shape, written once: cluster id, nodes, replicas, lease
+    DATA/cluster.json       identity and shape: written once, but for the lease
     DATA/keyring            keys of the capability tokens, 0600
     DATA/mgmtd DATA/meta    key-value stores, one per process
     DATA/storage-N          chunk engines
@@ -18,6 +18,8 @@ import hashlib
 import json
 import os
 import pathlib
+import shlex
+import stat
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +27,7 @@ import click
 
 DEFAULT_DATA = pathlib.Path("fs3-data")
 DEFAULT_MOUNT = pathlib.Path("fs3-mount")
+END_OF_USE = "is in use; what was written is kept, the next call on an open file fails:"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,6 +64,11 @@ class ClusterDir:
     def keyring(self) -> pathlib.Path:
         return self.root / "keyring"
 
+    def log(self) -> int:
+        """A descriptor of the supervisor's own log."""
+        self.logs.mkdir(exist_ok=True)
+        return os.open(self.logs / "supervisor.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+
     def exists(self) -> bool:
         return self.shape_file.exists()
 
@@ -72,7 +80,7 @@ class ClusterDir:
         except FileNotFoundError:
             raise click.ClickException(
                 f"{self.root} holds no cluster (no cluster.json); make one with: fs3 up "
-                f"--data {self.root}"
+                f"{named(self)}"
             ) from None
         except (ValueError, TypeError) as error:
             raise click.ClickException(
@@ -92,7 +100,7 @@ class ClusterDir:
 
     def state(self) -> dict[str, Any]:
         """What the running supervisor wrote: processes, addresses, mount. Empty when not
-        running."""
+        running, and for a moment while it starts."""
         if not self.running():
             return {}
         try:
@@ -111,6 +119,25 @@ class ClusterDir:
         except BlockingIOError:
             return True
 
+    def known_state(self) -> dict[str, Any]:
+        """As state(), and never empty. Raises ClickException while the supervisor is starting."""
+        state = self.state()
+        if not state:
+            raise click.ClickException(
+                f"the cluster in {self.root} is starting or stopping (supervisor pid "
+                f"{self.supervisor() or '?'}); try again in a moment"
+            )
+        return state
+
+    def supervisor(self) -> int:
+        """Process id of whoever holds the lock, from the moment it does; 0 when not running."""
+        if not self.running():
+            return 0
+        try:
+            return int((self.run / "lock").read_text())
+        except (FileNotFoundError, ValueError):
+            return 0
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[int]:
         """Holds the cluster for a supervisor; yields the lock's descriptor. Raises when another
@@ -121,16 +148,21 @@ class ClusterDir:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise click.ClickException(self._already_running()) from None
+            # What a supervisor that was killed, or a machine that lost power, left behind.
+            (self.run / "state.json").unlink(missing_ok=True)
+            lock.truncate(0)
+            lock.write(f"{os.getpid()}\n")
+            lock.flush()
             yield lock.fileno()
 
     def _already_running(self) -> str:
         state = self.state()
         where = f"mounted at {state['mount']}" if state.get("mount") else "without a mount"
+        about = f"mgmtd {state['mgmtd']}, {where}" if state else "starting or stopping"
         return (
-            f"a cluster is already running on {self.root} (supervisor "
-            f"{state.get('supervisor', '?')}, "
-            f"mgmtd {state.get('mgmtd', '?')}, {where}); look at it with `fs3 ps`, stop "
-            "it with `fs3 down`"
+            f"a cluster is already running on {self.root} (supervisor {self.supervisor() or '?'}, "
+            f"{about}); look at it with `fs3 ps {named(self)}`, stop it with "
+            f"`fs3 down {named(self)}`"
         )
 
 
@@ -151,9 +183,18 @@ def write_durably(path: pathlib.Path, text: str) -> None:
 
 def registry() -> pathlib.Path:
     """Directory with one link per running cluster of this user."""
-    base = os.environ.get("XDG_RUNTIME_DIR") or f"/tmp/fs3-{os.getuid()}"
-    path = pathlib.Path(base) / "fs3-clusters"
+    base = os.environ.get("XDG_RUNTIME_DIR")
+    if base and os.access(base, os.W_OK):
+        path = pathlib.Path(base) / "fs3-clusters"
+    else:
+        path = pathlib.Path(f"/tmp/fs3-clusters-{os.getuid()}")
     path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    info = path.lstat()
+    if info.st_uid != os.getuid() or not stat.S_ISDIR(info.st_mode):
+        raise click.ClickException(
+            f"{path} belongs to somebody else (uid {info.st_uid}), so what it says of running "
+            "clusters is not trusted; name your cluster with --data, and remove that directory"
+        )
     return path
 
 
@@ -167,13 +208,18 @@ def register(cluster: ClusterDir) -> pathlib.Path:
 def running_clusters() -> list[ClusterDir]:
     """Clusters of this user that run now; stale links are removed."""
     found = []
-    for link in sorted(registry().iterdir()):
+    for link in sorted(path for path in registry().iterdir() if path.is_symlink()):
         cluster = ClusterDir(pathlib.Path(os.readlink(link)))
         if cluster.running():
             found.append(cluster)
         else:
             link.unlink(missing_ok=True)
     return found
+
+
+def named(cluster: ClusterDir) -> str:
+    """The option by which a command finds this cluster, as one types it into a shell."""
+    return f"--data {shlex.quote(str(cluster.root))}"
 
 
 def find(data: pathlib.Path | None) -> ClusterDir:
@@ -193,7 +239,7 @@ def find(data: pathlib.Path | None) -> ClusterDir:
         return clusters[0]
     if not clusters:
         raise click.ClickException("no cluster is running; start one with: fs3 up")
-    names = "\n".join(f"  --data {cluster.root}" for cluster in clusters)
+    names = "\n".join(f"  {named(cluster)}" for cluster in clusters)
     raise click.ClickException(f"several clusters are running; say which one:\n{names}")
 
 
@@ -202,8 +248,7 @@ def find_running(data: pathlib.Path | None) -> ClusterDir:
     cluster = find(data)
     if not cluster.running():
         raise click.ClickException(
-            f"the cluster in {cluster.root} is not running; start it with: fs3 up --data "
-            f"{cluster.root}"
+            f"the cluster in {cluster.root} is not running; start it with: fs3 up {named(cluster)}"
         )
     return cluster
 

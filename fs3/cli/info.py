@@ -24,9 +24,12 @@ def info(path: str, show_all: bool, data: pathlib.Path | None) -> None:
     """Path to inode, layout, chunks, chains and replicas with their states."""
     with connected(data) as client:
         attributes = client.attributes(inside(path, data))
-    routing = query_status(find_running(data).state()["mgmtd"]).routing
+    routing = query_status(find_running(data).known_state()["mgmtd"]).routing
     layout = attributes.layout
     click.echo(f"inode {attributes.inode}, {attributes.size} bytes")
+    if not layout.chunk_size:
+        click.echo("no chunks: only regular files have a layout of their own")
+        return
     click.echo(
         f"layout: chunks of {layout.chunk_size} bytes over {layout.stripe} chains "
         f"of table {layout.chain_table}.{layout.chain_table_version}, seed {layout.seed}"

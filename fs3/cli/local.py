@@ -10,7 +10,15 @@ import time
 
 import click
 
-from fs3.cli.cluster_dir import ClusterDir, data_option, find, find_running
+from fs3.cli.cluster_dir import (
+    DEFAULT_DATA,
+    END_OF_USE,
+    ClusterDir,
+    data_option,
+    find,
+    find_running,
+    named,
+)
 from fs3.cli.supervisor import memory_bytes
 from fs3.limits import MIB
 
@@ -26,9 +34,11 @@ DOWN_TIMEOUT_S = 90.0
 def down(data: pathlib.Path | None, erase: bool, yes: bool) -> None:
     """Stop the local cluster; the data stays unless --erase."""
     cluster = find(data)
+    if erase:
+        _confirm(cluster, yes, said=data is not None)
     stopped = _stop(cluster)
     if erase:
-        _erase(cluster, yes)
+        _erase(cluster)
     elif stopped:
         click.echo(f"stopped; data kept in {cluster.root} (fs3 up continues)")
     else:
@@ -36,29 +46,49 @@ def down(data: pathlib.Path | None, erase: bool, yes: bool) -> None:
 
 
 def _stop(cluster: ClusterDir) -> bool:
-    state = cluster.state()
-    if not state:
+    pid = cluster.supervisor()
+    if not pid:
         return False
+    _say_users(cluster)
     with contextlib.suppress(ProcessLookupError):
-        os.kill(int(state["supervisor"]), signal.SIGTERM)
+        os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + DOWN_TIMEOUT_S
     while cluster.running():
         if time.monotonic() > deadline:
             raise click.ClickException(
-                f"the supervisor (pid {state['supervisor']}) did not stop in "
-                f"{DOWN_TIMEOUT_S:.0f} s; "
-                f"see {cluster.logs}"
+                f"the supervisor (pid {pid}) did not stop in {DOWN_TIMEOUT_S:.0f} s; "
+                f"see {cluster.logs}, or end it with: kill -9 {pid} (its processes end with it)"
             )
-        time.sleep(0.05)
+        time.sleep(0.02)
     return True
 
 
-def _erase(cluster: ClusterDir, yes: bool) -> None:
+def _say_users(cluster: ClusterDir) -> None:
+    mount = cluster.state().get("mount", "")
+    if mount:
+        from fs3.mount.umount import users
+
+        if who := users(pathlib.Path(mount)):
+            click.echo(f"{mount} {END_OF_USE} {who}", err=True)
+
+
+def _confirm(cluster: ClusterDir, yes: bool, *, said: bool) -> None:
+    """Asks on a terminal. Elsewhere --erase is enough for the cluster that was named or lies here;
+    one that was only found because it runs is not erased by mistake."""
     shape = cluster.load_shape()
-    if not yes and os.isatty(0):
-        click.confirm(
-            f"delete all data of cluster {shape.cluster_id[:8]} in {cluster.root}?", abort=True
+    what = f"all data of cluster {shape.cluster_id[:8]} in {cluster.root}"
+    if yes:
+        return
+    if os.isatty(0):
+        click.confirm(f"delete {what}?", abort=True)
+    elif not said and cluster.root != DEFAULT_DATA.absolute() and "FS3_DATA" not in os.environ:
+        raise click.UsageError(
+            f"this would delete {what}; say so: fs3 down --erase {named(cluster)}"
         )
+
+
+def _erase(cluster: ClusterDir) -> None:
+    shape = cluster.load_shape()
     for name in [
         "mgmtd",
         "meta",
@@ -76,22 +106,35 @@ def _erase(cluster: ClusterDir, yes: bool) -> None:
 
 @click.command()
 @data_option
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people, or for programs.",
+)
 def ps(data: pathlib.Path | None, output: str) -> None:
     """Processes of the local cluster: pid, memory (proportional set size), restarts."""
-    state = find_running(data).state()
-    processes = state.get("processes", {})
+    state = find_running(data).known_state()
+    processes = state["processes"]
     if output == "json":
         click.echo(json.dumps(processes, indent=1))
         return
-    click.echo(f"{'NAME':<11} {'PID':>8} {'STATE':<9} {'MEMORY':>9} {'RESTARTS':>8}  ADDRESS")
+    click.echo(
+        f"{'NAME':<11} {'PID':>8} {'STATE':<9} {'MEMORY':>9} {'RESTARTS':>8}  "
+        f"{'ADDRESS':<24} METRICS"
+    )
     total = memory_bytes(int(state["supervisor"]))
-    click.echo(_row("supervisor", int(state["supervisor"]), True, total, 0, state["mgmtd"]))
+    click.echo(_row("supervisor", int(state["supervisor"]), True, total, 0, ""))
     for name, entry in processes.items():
         size = memory_bytes(entry["pid"]) if entry["pid"] else 0
         total += size
         address = entry["addresses"][0] if entry["addresses"] else ""
-        click.echo(_row(name, entry["pid"], entry["ready"], size, entry["restarts"], address))
+        where = address or (state["mgmtd"] if name == "mgmtd" else "")
+        if entry["metrics"]:
+            where = f"{where:<24} http://{entry['metrics']}/metrics"
+        click.echo(_row(name, entry["pid"], entry["ready"], size, entry["restarts"], where))
     click.echo(f"{'':<30} {total / MIB:5.0f} MiB in all")
 
 
@@ -113,7 +156,7 @@ def kill(name: str, data: pathlib.Path | None, hold_s: float | None) -> None:
     NAME as `fs3 ps` shows it: storage-2, meta, mgmtd, mount.
     """
     cluster = find_running(data)
-    processes = cluster.state().get("processes", {})
+    processes = cluster.known_state()["processes"]
     if name not in processes:
         raise click.UsageError(f"there is no {name}; there are {', '.join(processes)}")
     if hold_s is not None:
@@ -121,6 +164,7 @@ def kill(name: str, data: pathlib.Path | None, hold_s: float | None) -> None:
     pid = int(processes[name]["pid"])
     if not pid:
         raise click.ClickException(f"{name} is down already; the supervisor starts it again soon")
-    os.kill(pid, signal.SIGKILL)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
     back = f"stays down for {hold_s:.0f} s" if hold_s else "comes back in about two seconds"
     click.echo(f"killed {name} (pid {pid}); it {back}. Watch: fs3 status")

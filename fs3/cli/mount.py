@@ -11,7 +11,7 @@ from fs3.cli.cluster_dir import data_option, find_running
 @click.argument("mount_point", type=click.Path(path_type=pathlib.Path, file_okay=False))
 @data_option
 @click.option("--mgmtd", help="Address of a manager, instead of the local cluster's.")
-@click.option("--read-only", is_flag=True)
+@click.option("--read-only", is_flag=True, help="Nothing can be changed through it.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until unmounted.")
 @click.option("--ready-fd", type=int, hidden=True)
 def mount(
@@ -23,7 +23,7 @@ def mount(
     ready_fd: int | None,
 ) -> None:
     """Mount the file system at MOUNT_POINT."""
-    address = mgmtd or find_running(data).state()["mgmtd"]
+    address = mgmtd or find_running(data).known_state()["mgmtd"]
     from fs3.mount.native import check_mount_point
 
     check_mount_point(mount_point)

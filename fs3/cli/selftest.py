@@ -192,7 +192,7 @@ class Killer:
                 self._kill(f"storage-{number}")
 
     def _kill(self, name: str) -> None:
-        pid = int(self._cluster.state()["processes"][name]["pid"])
+        pid = int(self._cluster.known_state()["processes"][name]["pid"])
         with contextlib.suppress(ProcessLookupError):
             if pid:
                 os.kill(pid, signal.SIGKILL)
@@ -247,7 +247,7 @@ class Writer:
 
 def healthy(cluster: ClusterDir) -> bool:
     with contextlib.suppress(click.ClickException, KeyError):
-        return query_status(cluster.state()["mgmtd"]).healthy
+        return query_status(cluster.known_state()["mgmtd"]).healthy
     return False
 
 

@@ -33,15 +33,17 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 _common: Callable[[F], F] = _options(
     click.option("--data", required=True, metavar="DIR", help="The directory it owns alone."),
-    click.option("--grpc", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT"),
+    click.option(
+        "--grpc", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT", help="Tools."
+    ),
     click.option("--cluster-id", default="", metavar="HEX", help="32 hex digits; refuses others."),
-    click.option("--node-id", type=int, default=0, metavar="N"),
+    click.option("--node-id", type=int, default=0, metavar="N", help="Its number in the cluster."),
     click.option("--name", default="", help="For people: storage-2."),
     click.option("--keyring", default="", metavar="FILE", help="Keys of the capabilities."),
     click.option("--metrics-port", type=int, default=-1, help="0: any free; -1: off."),
     click.option("--ready-fd", type=int, default=-1, help="Gets a JSON line when it serves."),
     click.option("--log-format", type=click.Choice(["text", "json"]), default="text"),
-    click.option("--log-level", default="info"),
+    click.option("--log-level", default="info", show_default=True),
 )
 _native: Callable[[F], F] = _options(
     click.option(
@@ -80,8 +82,16 @@ def mgmtd(storage_nodes: str, **options: Any) -> None:
 @serve.command()
 @_common
 @_native
-@click.option("--sync-interval-s", type=float, default=1.0, show_default=True)
-@click.option("--gc-delay-s", type=float, default=10.0, show_default=True)
+@click.option(
+    "--sync-interval-s",
+    type=float,
+    default=1.0,
+    show_default=True,
+    help="Of the store's log; fsync does not wait for it.",
+)
+@click.option(
+    "--gc-delay-s", type=float, default=10.0, show_default=True, help="From unlink to removal."
+)
 def meta(**options: Any) -> None:
     """The metadata service."""
     from fs3.meta.daemon import run

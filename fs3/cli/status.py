@@ -20,11 +20,18 @@ UNHEALTHY = 3
 @click.command()
 @data_option
 @click.option("--mgmtd", help="Address of a manager, instead of the local cluster's.")
-@click.option("-o", "--output", type=click.Choice(["table", "json"]), default="table")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["table", "json"]),
+    default="table",
+    show_default=True,
+    help="For people, or for programs.",
+)
 @click.pass_context
 def status(ctx: click.Context, data: pathlib.Path | None, mgmtd: str | None, output: str) -> None:
     """Health, nodes, chains and capacity. Exit code 3 when the cluster is not well."""
-    reply = query_status(mgmtd or find_running(data).state()["mgmtd"])
+    reply = query_status(mgmtd or find_running(data).known_state()["mgmtd"])
     summary = _summary(reply)
     click.echo(json.dumps(summary, indent=1) if output == "json" else _table(summary))
     if not reply.healthy:

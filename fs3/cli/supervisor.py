@@ -23,8 +23,11 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, TextIO
 
+from fs3.cli.foreground import Interrupted
+
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
+STOP_POLL_S = 0.01
 RESTART_PAUSE_S = 2.0
 RESTART_PAUSE_MAX_S = 30.0
 STABLE_S = 30.0
@@ -108,15 +111,22 @@ class Supervisor:
         process.ready = None
         process.started_s = self._clock()
 
-    def wait_ready(self, names: list[str], timeout_s: float = READY_TIMEOUT_S) -> None:
+    def wait_ready(
+        self,
+        names: list[str],
+        timeout_s: float = READY_TIMEOUT_S,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
         """Returns when all named processes are ready. Raises StartError when one died or time is
-        up."""
+        up, Interrupted when that is asked for."""
         deadline = self._clock() + timeout_s
         waiting = [process for process in self.processes if process.name in names]
         while waiting := [process for process in waiting if not self._poll_ready(process)]:
             for process in waiting:
                 if process.popen is not None and process.popen.poll() is not None:
                     raise StartError(self._death(process))
+            if interrupted():
+                raise Interrupted
             if self._clock() > deadline:
                 raise StartError(
                     f"{waiting[0].name} is not ready after {timeout_s:.0f} s; end of "
@@ -141,7 +151,7 @@ class Supervisor:
     def _death(self, process: Process) -> str:
         assert process.popen is not None
         return (
-            f"{process.name} ended with status {process.popen.returncode} while starting; "
+            f"{process.name} ended while starting ({ending(process.popen.returncode)}); "
             f"end of {process.log}:\n{tail(process.log)}"
         )
 
@@ -181,24 +191,56 @@ class Supervisor:
         hold.unlink(missing_ok=True)
         return False
 
-    def stop(self, say: Callable[[str], None]) -> None:
-        """Ends all processes, last started first; SIGKILL after STOP_TIMEOUT_S."""
+    def runs(self, name: str) -> bool:
+        return any(
+            process.name == name and process.popen is not None and process.popen.poll() is None
+            for process in self.processes
+        )
+
+    def stop(self, say: Callable[[str], None], hurry: Callable[[], bool] = lambda: False) -> None:
+        """Ends all processes, last started first; SIGKILL after STOP_TIMEOUT_S, or as soon as
+        hurry() is true."""
         for process in reversed(self.processes):
-            if process.popen is None or process.popen.poll() is not None:
-                continue
-            process.popen.send_signal(signal.SIGTERM)
-            try:
-                process.popen.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                say(f"{process.name} did not stop in {STOP_TIMEOUT_S:.0f} s, killing it")
-                process.popen.kill()
-                process.popen.wait()
+            if process.popen is not None and process.popen.poll() is None:
+                self._end(process, process.popen, say, hurry)
             process.popen = None
         for process in self.processes:
             if process.ready_pipe >= 0:
                 with contextlib.suppress(OSError):
                     os.close(process.ready_pipe)
                 process.ready_pipe = -1
+
+    def _end(
+        self,
+        process: Process,
+        popen: "subprocess.Popen[bytes]",
+        say: Callable[[str], None],
+        hurry: Callable[[], bool],
+    ) -> None:
+        popen.send_signal(signal.SIGTERM)
+        deadline = self._clock() + STOP_TIMEOUT_S
+        while popen.poll() is None:
+            late = self._clock() > deadline
+            if late or hurry():
+                why = f"did not stop in {STOP_TIMEOUT_S:.0f} s" if late else "was still stopping"
+                say(f"{process.name} {why}, killed it")
+                popen.kill()
+                popen.wait()
+            time.sleep(STOP_POLL_S)
+
+
+def ending(status: int) -> str:
+    """A process's exit status in words.
+
+    >>> ending(-9), ending(1)
+    ('SIGKILL', 'exit status 1')
+    """
+    if status >= 0:
+        return f"exit status {status}"
+    try:
+        return signal.Signals(-status).name
+    except ValueError:
+        return f"signal {-status}"
 
 
 def tail(path: pathlib.Path, lines: int = 12) -> str:

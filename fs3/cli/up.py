@@ -2,17 +2,16 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import os
 import pathlib
 import secrets
+import shlex
 import shutil
-import signal
-import socket
 import sys
 import time
-from collections.abc import Callable, Iterator
-from types import FrameType
+from collections.abc import Callable
 from typing import Any
 
 import click
@@ -20,15 +19,17 @@ import click
 from fs3.cli.cluster_dir import (
     DEFAULT_DATA,
     DEFAULT_MOUNT,
+    END_OF_USE,
     ClusterDir,
     Shape,
     register,
     write_durably,
 )
-from fs3.cli.supervisor import Process, StartError, Supervisor
+from fs3.cli.foreground import Interrupted, StopRequests, in_background, printed
+from fs3.cli.ports import choosing_ports, free_ports
+from fs3.cli.supervisor import Process, StartError, Supervisor, ending
 from fs3.limits import GIB, LEASE_S_DEFAULT, LEASE_S_MAX, LEASE_S_MIN, MIB
 
-FIRST_PORT = 7001
 FIRST_STORAGE_NODE = 101  # node ids of storage-1, storage-2, ...
 TICK_S = 0.1
 
@@ -63,7 +64,9 @@ class Options:
 @click.option("--nodes", type=click.IntRange(1, 64), help="Storage nodes of a new cluster (3).")
 @click.option("--replicas", type=click.IntRange(1, 8), help="Copies of each chunk (3).")
 @click.option(
-    "--lease-s", type=click.FloatRange(LEASE_S_MIN, LEASE_S_MAX), help="T in seconds (4)."
+    "--lease-s",
+    type=click.FloatRange(LEASE_S_MIN, LEASE_S_MAX),
+    help="Lease: after so long a silent node counts as dead (4).",
 )
 @click.option("--no-mount", is_flag=True, help="No mount: Python client and commands only.")
 @click.option(
@@ -104,10 +107,10 @@ def up(
             f"--replicas {options.replicas} needs as many nodes, there are {options.nodes}: "
             "copies of a chunk never share a node"
         )
+    _refuse_own_data(options)
     if detach:
-        _in_background(cluster, options)
-    else:
-        _run(cluster, options, click.echo)
+        sys.exit(in_background(cluster.log, functools.partial(_run, cluster, options)))
+    _run(cluster, options, printed, lambda: None)
 
 
 def _refuse_change(shape: Shape, nodes: int | None, replicas: int | None) -> None:
@@ -122,75 +125,55 @@ def _refuse_change(shape: Shape, nodes: int | None, replicas: int | None) -> Non
             )
 
 
-def _in_background(cluster: ClusterDir, options: Options) -> None:
-    """Forks before anything is started; the parent prints what the child says until it is ready."""
-    read_end, write_end = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(read_end)
-        os.setsid()
-        _background_child(cluster, options, write_end)
-    os.close(write_end)
-    failed = False
-    with os.fdopen(read_end) as pipe:
-        for line in pipe:
-            failed = failed or line.startswith("error: ")
-            click.echo(line, nl=False, err=failed)
-    if failed:
-        sys.exit(1)
-
-
-def _background_child(cluster: ClusterDir, options: Options, write_end: int) -> None:
-    status = 0
-    with os.fdopen(write_end, "w") as pipe:
-
-        def say(text: str = "") -> None:
-            if not pipe.closed:
-                pipe.write(text + "\n")
-                pipe.flush()
-
-        null = os.open(os.devnull, os.O_RDWR)
-        for descriptor in (0, 1, 2):
-            os.dup2(null, descriptor)
-        try:
-            _run(cluster, options, say, on_ready=pipe.close)
-        except (click.ClickException, OSError) as error:
-            text = error.format_message() if isinstance(error, click.ClickException) else str(error)
-            say(f"error: {text}")
-            status = 1
-    os._exit(status)
+def _refuse_own_data(options: Options) -> None:
+    """A mount over the data would hide it from the processes that keep it."""
+    if options.mount is None:
+        return
+    # Only the parent is looked at: the mount point itself may be a dead mount.
+    mount, data = options.mount.parent.resolve() / options.mount.name, options.data.resolve()
+    if mount == data or mount in data.parents:
+        raise click.UsageError(
+            f"--mount {mount} would cover the data in {data}; take two different directories"
+        )
 
 
 def _run(
     cluster: ClusterDir,
     options: Options,
     say: Callable[[str], None],
-    on_ready: Callable[[], None] = lambda: None,
+    on_ready: Callable[[], None],
 ) -> None:
     begin_s = time.monotonic()
-    mount = _usable_mount(options.mount, say)
-    with cluster.locked(), _interruptible() as stop:
+    with cluster.locked(), StopRequests().caught() as stop:
+        mount = _usable_mount(options.mount, say)
         shape = _load_or_create(cluster, options)
-        local = LocalCluster(cluster, shape, options, mount)
+        local = LocalCluster(cluster, shape, options, mount, say)
         link = register(cluster)
         try:
-            local.start(say)
+            with choosing_ports():
+                local.start(stop)
             say(local.banner(time.monotonic() - begin_s))
             on_ready()
-            while not stop:
+            while not stop.asked:
                 local.tick()
                 time.sleep(TICK_S)
+            say("  Stopping (Ctrl-C again: at once)")
         except StartError as error:
             raise click.ClickException(str(error)) from None
+        except Interrupted:
+            raise click.Abort from None
         finally:
-            local.stop()
+            local.stop(stop)
             link.unlink(missing_ok=True)
+        say(f"  Stopped; data kept in {_shorten(cluster.root)} (fs3 up continues)")
 
 
 def _load_or_create(cluster: ClusterDir, options: Options) -> Shape:
     if cluster.exists():
-        shape = cluster.load_shape()
-        return dataclasses.replace(shape, lease_s=options.lease_s)
+        shape = dataclasses.replace(cluster.load_shape(), lease_s=options.lease_s)
+        if shape != cluster.load_shape():
+            cluster.save_shape(shape)
+        return shape
     from fs3.cli.cluster import initialise
 
     shape = Shape(
@@ -208,53 +191,59 @@ def _usable_mount(mount: pathlib.Path | None, say: Callable[[str], None]) -> pat
     """The mount point, made when missing; None (with a sentence) when this machine cannot mount."""
     if mount is None:
         return None
-    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+    if obstacle := _fuse_obstacle():
         say(
-            "  no usable /dev/fuse on this machine (module `fuse`, or a container "
-            "without the device): "
-            "running without a mount.\n"
+            f"  No mount: {obstacle}.\n"
             "  The commands (fs3 put, fs3 ls, ...) and the Python client (fs3.Client) "
             "work all the same."
         )
         return None
     from fs3.mount.native import check_mount_point
 
-    mount.mkdir(parents=True, exist_ok=True) if not os.path.lexists(mount) else None
+    # What is there already, perhaps a dead mount or a file, is for check_mount_point to judge.
+    with contextlib.suppress(FileExistsError):
+        os.makedirs(mount)
     check_mount_point(mount)
     return mount
 
 
-@contextlib.contextmanager
-def _interruptible() -> Iterator[list[int]]:
-    """A list that gets an entry at SIGINT or SIGTERM."""
-    caught: list[int] = []
-
-    def catch(number: int, _frame: FrameType | None) -> None:
-        caught.append(number)
-
-    before = {number: signal.signal(number, catch) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield caught
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+def _fuse_obstacle(device: str = "/dev/fuse") -> str:
+    """Why nobody can mount here; empty when this user can."""
+    if not os.path.exists(device):
+        return (
+            f"this machine has no {device} (as root: modprobe fuse; in a container: start it "
+            "with --device /dev/fuse --cap-add SYS_ADMIN)"
+        )
+    if not os.access(device, os.R_OK | os.W_OK):
+        return f"this user may not open {device} (as root: chmod 666 {device})"
+    if os.geteuid() != 0 and shutil.which("fusermount3") is None:
+        return "there is no fusermount3, which ordinary users mount with (apt-get install fuse3)"
+    return ""
 
 
 class LocalCluster:
     """The processes of one machine's cluster, in the order they start."""
 
     def __init__(
-        self, cluster: ClusterDir, shape: Shape, options: Options, mount: pathlib.Path | None
+        self,
+        cluster: ClusterDir,
+        shape: Shape,
+        options: Options,
+        mount: pathlib.Path | None,
+        say: Callable[[str], None],
     ) -> None:
         self._cluster = cluster
         self._shape = shape
         self._options = options
         self._mount = mount
         self._supervisor = Supervisor(cluster.run, self._on_exit)
-        self._mgmtd = f"127.0.0.1:{_free_port(FIRST_PORT)}"
+        self._say = say
+        self._mgmtd = self._meta = ""
 
-    def start(self, say: Callable[[str], None]) -> None:
-        """All at once: each daemon waits by itself for the one it needs."""
+    def start(self, stop: StopRequests) -> None:
+        """All at once: each daemon waits by itself for the one it needs. Raises Interrupted when
+        `stop` was asked for meanwhile. The caller holds choosing_ports()."""
+        self._mgmtd, self._meta = (f"127.0.0.1:{port}" for port in free_ports(2))
         servers = [self._mgmtd_process(), self._meta_process()]
         servers += [self._storage_process(number) for number in range(1, self._shape.nodes + 1)]
         for process in servers:
@@ -262,11 +251,15 @@ class LocalCluster:
         mounts = [self._mount_process()] if self._mount else []
         for process in mounts:
             self._supervisor.start(process)
-        self._supervisor.wait_ready([process.name for process in servers + mounts])
+        self._write_state()  # for `fs3 ps`, which may want to know what takes so long
+        self._supervisor.wait_ready(
+            [process.name for process in servers + mounts], interrupted=lambda: stop.asked
+        )
         self._write_state()
 
     def _common(self, name: str, node_id: int) -> list[str]:
-        return ["--name", name, "--node-id", str(node_id), "--cluster-id", self._shape.cluster_id]
+        identity = ["--name", name, "--node-id", str(node_id)]
+        return [*identity, "--cluster-id", self._shape.cluster_id, "--metrics-port", "0"]
 
     def _process(self, name: str, node_id: int, arguments: list[str]) -> Process:
         return Process(name, arguments, self._cluster.logs / f"{name}.log", node_id)
@@ -281,7 +274,7 @@ class LocalCluster:
 
     def _meta_process(self) -> Process:
         arguments = ["serve", "meta", "--data", str(self._cluster.root / "meta")]
-        arguments += ["--listen", "tcp://127.0.0.1:0", "--mgmtd", self._mgmtd]
+        arguments += ["--listen", f"tcp://{self._meta}", "--mgmtd", self._mgmtd]
         arguments += ["--keyring", str(self._cluster.keyring)]
         return self._process("meta", 2, arguments + self._common("meta", 2))
 
@@ -301,13 +294,30 @@ class LocalCluster:
         if self._supervisor.tick():
             self._write_state()
 
-    def stop(self) -> None:
-        self._supervisor.stop(lambda text: click.echo(f"fs3: {text}", err=True))
+    def stop(self, stop: StopRequests) -> None:
+        """The mount first: what programs wrote there and did not sync yet is stored."""
+        from fs3.mount.native import check_mount_point
+
+        if self._mount is not None and self._supervisor.runs("mount"):
+            self._say_users(self._mount)
+        self._supervisor.stop(lambda text: self._say(f"  {text}"), hurry=lambda: stop.hurry)
         (self._cluster.run / "state.json").unlink(missing_ok=True)
+        if self._mount is not None:
+            with contextlib.suppress(OSError):  # takes away what a killed mount process left
+                check_mount_point(self._mount)
+
+    def _say_users(self, mount: pathlib.Path) -> None:
+        from fs3.mount.umount import users
+
+        if who := users(mount):
+            self._say(f"  {_shorten(mount)} {END_OF_USE} {who}")
 
     def _on_exit(self, process: Process, status: int) -> None:
         """A storage node's death is proven: tell mgmtd, so nobody waits for the lease to run
         out."""
+        self._say(
+            f"  {process.name} ended ({ending(status)}); it is started again, see {process.log}"
+        )
         incarnation = (process.ready or {}).get("incarnation", "")
         if process.node_id and process.name != "mgmtd" and incarnation:
             from fs3.cli.cluster import report_exit
@@ -352,7 +362,9 @@ class LocalCluster:
             lines.append(_line("mount", by_name["mount"].ready_s, _shorten(self._mount)))
         free = shutil.disk_usage(self._cluster.root).free / GIB
         data = _shorten(self._cluster.root)
-        where = f" --data {data}" if self._cluster.root != DEFAULT_DATA.absolute() else ""
+        where = (
+            f" --data {shlex.quote(data)}" if self._cluster.root != DEFAULT_DATA.absolute() else ""
+        )
         lines.append(
             f"  Ready in {seconds:.1f} s.   Data {data} ({free:.0f} GiB free, "
             f"{free / shape.replicas:.0f} GiB of it usable with {shape.replicas} copies)"
@@ -366,11 +378,12 @@ class LocalCluster:
 
     def _try(self, where: str) -> str:
         if self._mount:
-            first = f"echo hello > {_shorten(self._mount)}/a"
+            first = f"echo hello > {shlex.quote(_shorten(self._mount))}/a"
         else:
-            first = f"fs3 put README.md /{where}"
+            first = f"echo hello > a; fs3 put a /{where}"
         kill = f"storage-{min(2, self._shape.nodes)}"
-        tries = [first, f"fs3 status{where}", f"fs3 kill {kill}{where}", f"fs3 selftest{where}"]
+        tries = [first, f"fs3 status{where}", f"fs3 kill {kill}{where}"]
+        tries += [f"fs3 selftest{where}"] if self._mount else []
         return "  Try:  " + "   |   ".join(tries)
 
 
@@ -388,14 +401,3 @@ def _shorten(path: pathlib.Path) -> str:
         return f"./{path.relative_to(pathlib.Path.cwd())}"
     except ValueError:
         return str(path)
-
-
-def _free_port(first: int) -> int:
-    """The first free port of this host from `first` on; any free one after 100 tries."""
-    for port in [*range(first, first + 100), 0]:
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                return int(probe.getsockname()[1])
-    raise click.ClickException("no free TCP port on 127.0.0.1; see `ss -ltn`")

@@ -1,13 +1,15 @@
 """Running operations: blocking on the calling thread, many at a time on it, or suspended in an
 event loop."""
 
-import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fs3.client.calls import Call, Gather, Native, Operation, Outcome, Queue, Single
 from fs3.errors import Fs3Error, error_for
+
+if TYPE_CHECKING:  # loaded by those who run an event loop: it is a third of the start of `fs3 ls`
+    import asyncio
 
 __all__ = ["AsyncDriver", "Batch", "run"]
 
@@ -102,7 +104,7 @@ class AsyncDriver:
     """Operations as coroutines of one event loop. The loop watches the completion queue's eventfd:
     no thread, and no task, per call."""
 
-    def __init__(self, native: Native, queue: Queue, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, native: Native, queue: Queue, loop: "asyncio.AbstractEventLoop") -> None:
         self._native = native
         self._queue = queue
         self._loop = loop
@@ -139,6 +141,8 @@ class AsyncDriver:
     async def _perform(self, call: Call) -> Any:
         if not isinstance(call, Gather):
             return await self._submit(call)
+        import asyncio
+
         futures = [self._submit(each) for each in call.calls]
         return await asyncio.gather(*futures, return_exceptions=True)
 

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 FIRST_ROUTING_S = 60.0  # `fs3 up` starts everything at once: the manager may be a moment away
 META_POLL_S = 0.05
 END_POLL_S = 3600.0
+END_JOIN_S = 5.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -126,14 +127,16 @@ def run(
     )
     stop = StopSignal(process.statistics)
     process.start()
+    end = threading.Thread(
+        target=process.wait_ended, args=(stop,), name="fs3-mount-end", daemon=True
+    )
     try:
+        end.start()
         ready.notify(-1 if ready_fd is None else ready_fd, addresses=[])
-        threading.Thread(
-            target=process.wait_ended, args=(stop,), name="fs3-mount-end", daemon=True
-        ).start()
         stop.wait()
     finally:
         process.stop()
+        end.join(END_JOIN_S)
 
 
 class _MountProcess:
@@ -158,9 +161,9 @@ class _MountProcess:
     def start(self) -> None:
         self._watcher.start(FIRST_ROUTING_S)
         try:
-            addresses = self._wait_for_meta()
-            self._mount = self._make(addresses)
-            self._mount.start()
+            mount = self._make(self._wait_for_meta())
+            mount.start()
+            self._mount = mount  # from here on the watcher passes routing info to it
         except BaseException:
             self._watcher.stop()
             raise
@@ -168,7 +171,7 @@ class _MountProcess:
         log.info(
             "mounted %s, %s",
             self._mount_point,
-            "io_uring" if self._mount.over_uring() else "classic",
+            "io_uring" if mount.over_uring() else "classic",
         )
 
     def wait_ended(self, stop: StopSignal) -> None:

@@ -10,7 +10,7 @@ from fs3 import _native
 from fs3.errors import error_for
 from fs3.mount.mounts import mounted_at
 
-__all__ = ["Holder", "holders", "unmount"]
+__all__ = ["Holder", "holders", "unmount", "users"]
 
 HOLDERS_SHOWN = 8
 
@@ -101,15 +101,21 @@ def _command(process: pathlib.Path) -> str:
         return "?"
 
 
+def users(mount_point: pathlib.Path) -> str:
+    """Who uses a mount, for people; empty when nobody does (or nobody that this user may see)."""
+    return _listed(list(holders(_real(mount_point))))
+
+
+def _listed(found: list[Holder]) -> str:
+    shown = [f"{one.command} (pid {one.pid}, {one.how})" for one in found[:HOLDERS_SHOWN]]
+    more = f" and {len(found) - HOLDERS_SHOWN} more" if len(found) > HOLDERS_SHOWN else ""
+    return ", ".join(shown) + more
+
+
 def _busy(mount_point: pathlib.Path, found: list[Holder]) -> str:
     """
     >>> _busy(pathlib.Path("/mnt"), [Holder(7, "bash", "working directory")])
     '/mnt is busy: bash (pid 7, working directory); end them, or: fs3 umount --lazy /mnt'
     """
-    if not found:
-        who = "processes that this user may not see (try as root)"
-    else:
-        shown = [f"{one.command} (pid {one.pid}, {one.how})" for one in found[:HOLDERS_SHOWN]]
-        more = f" and {len(found) - HOLDERS_SHOWN} more" if len(found) > HOLDERS_SHOWN else ""
-        who = ", ".join(shown) + more
+    who = _listed(found) or "processes that this user may not see (try as root)"
     return f"{mount_point} is busy: {who}; end them, or: fs3 umount --lazy {mount_point}"

@@ -26,6 +26,8 @@ __all__ = [
     "with_histograms",
 ]
 
+log = logging.getLogger(__name__)
+
 Health = Callable[[], tuple[bool, str]]
 Statistics = Callable[[], Mapping[str, Any]]
 
@@ -182,6 +184,14 @@ def _cumulative(bounds: Sequence[float], counts: Sequence[int]) -> list[tuple[st
     return list(zip(texts, map(float, totals), strict=True))
 
 
+class _HttpServer(http.server.ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A caller that hangs up or sends garbage is no event of ours."""
+        log.debug("metrics request of %s failed", client_address, exc_info=True)
+
+
 class MetricsServer:
     """/metrics and /healthz on 127.0.0.1. start() binds; port 0 takes any free one."""
 
@@ -194,8 +204,7 @@ class MetricsServer:
         ProcessCollector(registry=registry)
         self._render: Callable[[], bytes] = lambda: generate_latest(registry)
         self._health = health
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", port), self._handler())
-        self._server.daemon_threads = True
+        self._server = _HttpServer(("127.0.0.1", port), self._handler())
         self._thread = threading.Thread(
             target=self._server.serve_forever, name="fs3-metrics", daemon=True
         )
@@ -229,7 +238,7 @@ class MetricsServer:
                     self._send(404, "text/plain", b"try /metrics or /healthz\n")
 
             def log_message(self, format: str, *args: Any) -> None:
-                logging.getLogger(__name__).debug(format, *args)
+                log.debug(format, *args)
 
             def _send(self, status: int, kind: str, body: bytes) -> None:
                 self.send_response(status)

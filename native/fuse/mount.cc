@@ -104,6 +104,8 @@ void Mount::tear_down() {
   {
     std::lock_guard lock(mutex_);
     session = std::move(session_);
+    ended_ = true;  // also when the kernel still holds a lazily detached mount: wait() returns
+    changed_.notify_all();
   }
   session.reset();
   // Callbacks of ended calls still use the file system, and its client uses the reactors.

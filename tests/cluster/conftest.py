@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from fs3.cli.cluster_dir import ClusterDir
+from fs3.mount.mounts import mounted_at
+from fs3.mount.umount import unmount
 
 COMMAND_TIMEOUT_S = 120
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -72,11 +74,15 @@ class LocalFs3:
 
     def checked_down(self) -> None:
         """The end of every test: replicas equal, name space sound, then stopped and erased."""
-        if self.cluster.running():
-            self.wait_healthy()
-            self.local("check")
-        if self.cluster.exists():
-            self.down("--erase", "--yes")
+        try:
+            if self.cluster.running():
+                self.wait_healthy()
+                self.local("check")
+        finally:
+            if self.cluster.exists():
+                self.down("--erase", "--yes")
+            if mounted_at(str(self.mount)):  # a test failed: never leave a dead mount behind
+                unmount(self.mount, lazy=True)
 
 
 @pytest.fixture

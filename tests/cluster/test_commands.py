@@ -34,6 +34,8 @@ def test_ls_cat_cp_mv_rm_stat_info(running: LocalFs3) -> None:
     assert "2500000 bytes" in running.local("stat", "/dir/one")
     info = running.local("info", "/dir/one")
     assert info.count("storage-1") == 3, "three chunks, each with a replica on every node"
+    for path in ("/", "/dir"):
+        assert "no chunks" in running.local("info", path)
     running.local("rm", "/dir/one", "/dir/three")
     running.local("rm", "-r", "/dir")
 

@@ -1,6 +1,7 @@
 """The directory of a local cluster: one supervisor, clear errors, the right cluster found."""
 
 import json
+import os
 import pathlib
 
 import click
@@ -80,3 +81,33 @@ def test_several_running_are_listed(cluster: ClusterDir, tmp_path: pathlib.Path)
         pytest.raises(click.ClickException, match=r"(?s)several.*data.*other"),
     ):
         cluster_dir.find(None)
+
+
+def test_a_supervisor_is_known_from_the_lock_on(cluster: ClusterDir) -> None:
+    assert cluster.supervisor() == 0
+    with cluster.locked():
+        assert cluster.supervisor() == os.getpid()
+        with pytest.raises(click.ClickException, match="starting or stopping"):
+            cluster.known_state()
+    assert cluster.supervisor() == 0
+
+
+def test_what_a_dead_supervisor_left_is_not_believed(cluster: ClusterDir) -> None:
+    cluster.run.mkdir()
+    (cluster.run / "state.json").write_text(json.dumps({"mgmtd": "127.0.0.1:1"}))
+    with cluster.locked():
+        assert cluster.state() == {}
+
+
+def test_a_registry_of_somebody_else_is_refused(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "fs3-clusters").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(click.ClickException, match="not trusted"):
+        cluster_dir.registry()
+
+
+def test_paths_are_told_as_one_types_them(tmp_path: pathlib.Path) -> None:
+    assert cluster_dir.named(ClusterDir(tmp_path / "a b")) == f"--data '{tmp_path}/a b'"

@@ -1,0 +1,61 @@
+"""The test command itself: names, help, and a failing level that is reported as such."""
+
+import sys
+
+import pytest
+
+from tests.runner import Level, Result, count, levels, main, summary
+
+GOOD = Level("good", "passes", [[sys.executable, "-c", "print('3 passed in 0.1s')"]])
+BAD = Level("bad", "fails", [[sys.executable, "-c", "import sys; print('no count'); sys.exit(3)"]])
+LATER = Level("later", "by name", [[sys.executable, "-c", "print('1 passed')"]], on_request=True)
+KNOWN = [GOOD, BAD, LATER]
+
+
+def test_a_failing_level_fails_the_run_and_names_how_to_repeat_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main([], KNOWN) == 1
+    text = capsys.readouterr().out
+    assert "FAIL  bad" in text
+    assert "repeat with: tests/run bad" in text
+    assert text.endswith("3 passed, 1 failed\n")
+    assert "later" not in text
+
+
+def test_only_what_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["later", "good"], KNOWN) == 0
+    assert capsys.readouterr().out.endswith("4 passed, 0 failed\n")
+
+
+def test_a_missing_tool_fails_its_level(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([], [Level("lint", "", [["/nonexistent/tool"]])]) == 1
+    assert "/nonexistent/tool is missing" in capsys.readouterr().out
+
+
+def test_unknown_name_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["nope"]) == 2
+    assert "there is no level nope" in capsys.readouterr().err
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {level.name}" in text for level in levels())
+
+
+@pytest.mark.parametrize(
+    ("line", "passed", "failed"),
+    [
+        ("=== 2 failed, 5 passed, 1 error in 3.21s ===", 5, 3),
+        ("90% tests passed, 1 tests failed out of 10", 9, 1),
+        ("100% tests passed, 0 tests failed out of 12", 12, 0),
+        ("300 passed", 300, 0),
+        ("nothing to count", 0, 0),
+    ],
+)
+def test_counting(line: str, passed: int, failed: int) -> None:
+    result = Result("x")
+    count(line, result)
+    assert (result.passed, result.failed) == (passed, failed)
+
+
+def test_summary_of_nothing_failed() -> None:
+    assert "repeat" not in summary([Result("unit", passed=2)])
