@@ -14,7 +14,7 @@ from fs3.mgmtd import bootstrap, cluster
 from fs3.mgmtd.transitions import Public
 from fs3.types import ClusterId, NodeId
 from tests.sim.bugs import Bugs
-from tests.sim.checks import check_histories, check_replicas
+from tests.sim.checks import Judged, check_histories, check_replicas
 from tests.sim.client import Client
 from tests.sim.disk import ChunkKey, Disk, Position
 from tests.sim.faults import Nemesis, Plan
@@ -41,7 +41,7 @@ class Outcome:
     virtual_s: float
     landed: Counter[str]
     rows: frozenset[str]  # of the state table of mgmtd that were executed
-    forgotten_reads: int  # tests/sim/checks.py
+    judged: Judged  # at the end
 
 
 class World:
@@ -49,6 +49,7 @@ class World:
         self.plan = Plan.draw(seed)
         self.load = self.plan.load
         self.bugs = bugs
+        self.judged = Judged()
         self.loop = Loop(seed, trace)
         self.ledger = Ledger()
         self.network = Network(self.loop, NetworkFaults())
@@ -166,7 +167,7 @@ class World:
         for chain in self.manager.state.chains.values():
             disks = [(f"target {t.id}", self.disk(t.id)) for t in chain.targets]
             tips |= check_replicas(chain.id, disks)
-        check_histories(self.ledger, tips)
+        self.judged = check_histories(self.ledger, tips)
         return tips
 
 
@@ -186,5 +187,5 @@ def simulate(
         world.loop.now_ns / S,
         world.landed,
         frozenset(world.manager.rows),
-        world.ledger.forgotten_reads,
+        world.judged,
     )
