@@ -26,6 +26,7 @@ ROUTING = (
     Status.LEASE_EXPIRED,
     Status.UNKNOWN_TARGET,
 )
+ENOSPC = 28
 AGAIN = (Status.BUSY, Status.TIMED_OUT, Status.CONNECTION_LOST, Status.SHUTTING_DOWN)
 
 
@@ -36,6 +37,7 @@ class Client(Endpoint):
         self.number = number
         self.busy = 0
         self.stopping = False
+        self._manager = 0
         self._routing: ClusterState | None = None
         self._sequences: dict[int, int] = {}
 
@@ -107,7 +109,10 @@ class Client(Endpoint):
             if code == 0 and isinstance(payload, ClusterState):
                 self._take(payload)
 
-        self.world.network.call(self, self.world.manager, messages.GetRouting(), done, 500 * MS)
+        managers = self.world.managers
+        self._manager += 1
+        manager = managers[self._manager % len(managers)]
+        self.world.network.call(self, manager, messages.GetRouting(), done, 500 * MS)
 
     def target_for(self, operation: Operation) -> tuple[int, int, int] | None:
         """(target, node, chain version): the head for updates, any serving one for reads."""
@@ -157,9 +162,9 @@ class _Attempts:
         data = operation.payload
         offset = operation.first * CELL if kind == WRITE else 0
         length = len(data) if kind == WRITE else operation.count * CELL if kind == TRUNCATE else 0
-        assert operation.identity is not None
+        identity = self.client.world.bugs.identity(operation)
         return messages.UpdateRequest(
-            target, operation.chunk, kind, offset, length, data, chain_version, operation.identity
+            target, operation.chunk, kind, offset, length, data, chain_version, identity
         )
 
     def _done(self, code: int, payload: object) -> None:
@@ -175,8 +180,11 @@ class _Attempts:
         elif code in AGAIN:
             self.client.refresh()
             self.client.after(self.client.loop.random.randrange(5 * MS, 100 * MS), self.go)
-        elif operation.kind == "read" and code < 4096:
+        elif operation.kind == "read" and (code < 4096 or code == Status.CHECKSUM_MISMATCH):
             self.client.after(20 * MS, self.go)  # a failing disk: another replica
+        elif code == ENOSPC:
+            # Told to the application; the update may be under way from an earlier attempt.
+            self.client.ended(operation, self.channel)
         else:
             raise Violation("P1", f"{operation} was refused for ever: {code} {payload}")
 

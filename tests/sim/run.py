@@ -10,17 +10,20 @@ all fails: it would have tested nothing.
 
 import argparse
 import itertools
+import logging
 import pathlib
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.sim.bugs import PLANTED, Bugs
+from tests.sim.bugs import Bugs
+from tests.sim.bugs_table import PLANTED
 from tests.sim.checks import Judged
 from tests.sim.cluster import Outcome, simulate
-from tests.sim.faults import STRIKES, Plan
 from tests.sim.ledger import Violation
+from tests.sim.plan import Plan
+from tests.sim.strikes import STRIKES
 
 __all__ = ["Summary", "known_seeds", "main", "run_seeds"]
 
@@ -114,7 +117,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--bug", choices=sorted(PLANTED), help="plant this protocol bug")
     options = parser.parse_args(arguments)
-    bugs = PLANTED[options.bug] if options.bug else None
+    logging.getLogger("fs3").addHandler(logging.NullHandler())  # what managers warn of is in traces
+    bugs = PLANTED[options.bug]() if options.bug else None
     if options.seed is not None:
         return _one(options.seed, bugs, options.trace)
     seeds = [*known_seeds(), *itertools.islice(itertools.count(options.first), options.seeds)]

@@ -60,12 +60,17 @@ class Target:
         self._feeding = False
         self._waiting: list[object] = []
         self._view_successor: Peer | None = None
+        self._view_predecessor: Peer | None = None
+        self.staging: dict[ChunkKey, Position] = {}  # the newest that began
+        self._synced_in = 0  # the chain version in which the predecessor's history was taken over
+        self._full = False
         self._load()
 
     def _load(self) -> None:
+        bugs = self.node.world.bugs
         for key, chunk in self.disk.chunks():
             if chunk.committed is not None or chunk.pending is not None:
-                self.feed(_load_event(key, chunk))
+                self.feed(_load_event(key, bugs.loaded(chunk)))
         for row in self.disk.rows():
             self.feed(craq.LoadDedup(row=row))
 
@@ -84,16 +89,34 @@ class Target:
         self._feeding = False
 
     def set_chain(self, chain: ChainRecord) -> None:
-        if chain.version <= self.replica.chain_version:
+        if chain.version <= self.replica.chain_version and not self.node.world.bugs.goes_back:
             return
         state, before, after = _view(chain, self.id)
         self._view_successor = after
+        self._view_predecessor = before
         self.node.world.loop.note(
             self.id, "chain", chain.version, state.name, before and before[0], after and after[0]
         )
+        known = self.replica.chain_version
+        state = self.node.world.bugs.state(state)
         self.feed(craq.SetChain(chain.id, chain.version, int(state), before, after))
+        if self.replica.chain_version < known:
+            raise Violation("I6", f"target {self.id}: {known} -> {self.replica.chain_version}")
+
+    def _note_space(self) -> None:
+        full = self.disk.full() and not self.node.world.bugs.ignores_space
+        if full != self._full:
+            self._full = full
+            self.node.world.landed["disk full" if full else "space back"] += 1
+            self.feed(craq.SetSpace(full))
+
+    def tick(self) -> None:
+        self._note_space()
+        self.feed(craq.Tick())
 
     def update(self, request: messages.UpdateRequest, reply: Reply) -> None:
+        request = self.node.world.bugs.arriving(self, request)
+        self._note_space()
         self.feed(
             craq.ClientUpdate(
                 op=self._begin(reply, request.data, request),
@@ -109,11 +132,14 @@ class Target:
         )
 
     def read(self, request: messages.ReadRequest, reply: Reply) -> None:
+        request = self.node.world.bugs.arriving(self, request)
         op = self._begin(reply, b"", request)
         deadline_ns = self.node.clock_ns() + 500 * MS
         self.feed(craq.Read(op, request.chunk, request.chain_version, False, deadline_ns))
 
     def forwarded(self, request: messages.Forwarded, reply: Reply) -> None:
+        request = self.node.world.bugs.arriving(self, request)
+        self._note_space()
         self.feed(
             craq.Forwarded(
                 op=self._begin(reply, request.data, request),
@@ -155,6 +181,9 @@ class Target:
         position: Position = e.chain_version, e.version
         if isinstance(self._open[e.op].request, messages.UpdateRequest):
             self._made(e, position, data)
+        else:
+            self._check_above(e.chunk, position)
+        self.staging[e.chunk] = position
         self.node.world.loop.note(self.id, "stage", e.chunk, position, e.kind, e.commit)
 
         def staged(code: int, made: Version) -> None:
@@ -202,6 +231,20 @@ class Target:
                 "I7", f"target {self.id} commits {chunk} at {position}, {peer.id} has {held}"
             )
 
+    def _check_above(self, chunk: ChunkKey, position: Position) -> None:
+        """I7: what is staged here is staged, or more, at the predecessor."""
+        before = self._view_predecessor
+        peer = self.node.world.target(before[0]) if before is not None else None
+        if peer is None or peer.replica.chain_version != self.replica.chain_version:
+            return
+        held = peer.disk.chunk(chunk)
+        above = [v.position for v in (held.committed, held.pending) if v is not None]
+        above += [p for p in (held.removed, peer.staging.get(chunk)) if p is not None]
+        if peer.replica.local != LOCAL_OFFLINE and max(above, default=(0, 0)) < position:
+            raise Violation(
+                "I7", f"target {self.id} stages {chunk} at {position}, {peer.id} has {above}"
+            )
+
     def _discard(self, e: Any) -> None:
         self.disk.discard(e.chunk)
 
@@ -225,13 +268,13 @@ class Target:
             return
 
         def done(code: int, version: Version | None, _chunk: Chunk) -> None:
-            if code == 0 and (version is None or version.position != (e.update_chain, e.version)):
+            other = version is None or version.position != (e.update_chain, e.version)
+            if code == 0 and other and not self.node.world.bugs.sends_what_is_there:
                 code = Status.BUSY  # the chunk changed while it was read
             if code != 0:
                 self.feed(craq.ForwardDone(e.op, code))
                 return
-            assert version is not None
-            self._send(e, version.data)
+            self._send(e, version.data if version is not None else b"")
 
         self.disk.read(e.chunk, e.bytes == PENDING, done)
 
@@ -252,6 +295,7 @@ class Target:
             resync=e.resync,
             data=data,
         )
+        request = self.node.world.bugs.leaving(self, request)
         position = e.update_chain, e.version
         self.node.world.loop.note(self.id, "forward", e.chunk, position, e.kind, "to", e.to[0])
 
@@ -272,7 +316,11 @@ class Target:
 
         def done(code: int, payload: object) -> None:
             chunks, end = payload if code == 0 else ([], False)
+            end = end or self.node.world.bugs.one_page
             self.feed(craq.PeerChunks(e.op, code, chunks, end))
+            if code == 0 and self.node.world.bugs.tells_done_early:
+                early = messages.TellDone(e.peer[0], self.id, e.chain_version)
+                self.node.call_node(e.peer[1], early, lambda *_: None, 2 * S)
 
         self.node.call_node(e.peer[1], request, done, FORWARD_TIMEOUT_NS)
 
@@ -287,14 +335,15 @@ class Target:
     def _reply(self, e: Any) -> None:
         open_ = self._open.pop(e.op)
         request = open_.request
-        if e.code == Status.CHECKSUM_MISMATCH:
+        if e.code == Status.CHECKSUM_MISMATCH and not isinstance(request, messages.ReadRequest):
             raise Violation("I5", f"target {self.id}: {e.detail}")
         if e.code != 0:
             open_.reply(e.code, e.detail)
         elif isinstance(request, messages.ReadRequest):
             open_.reply(0, _seen(open_))
         elif isinstance(request, messages.Ask):
-            if request.after is None:
+            if request.after is None and request.chain_version != self._synced_in:
+                self._synced_in = request.chain_version
                 self.disk.note_removed(request.removed)
             open_.reply(0, self._page(request.after))
         elif isinstance(request, messages.UpdateRequest):
