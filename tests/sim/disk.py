@@ -2,7 +2,8 @@
 
 stage() that was answered survives power loss; so does commit(synced=True). commit(synced=False),
 discards and dedup rows become durable with the next sync, in order. What was under way at a crash
-may or may not be there. A killed process loses nothing that its disk had answered.
+may or may not be there. A killed process loses nothing that its disk had answered, and the next
+one begins with a sync of all that it finds.
 
 Bytes at rest carry a checksum that every read verifies: damaged ones (a flipped bit, a write that
 the device acknowledged and lost) are reported, never returned.
@@ -274,7 +275,13 @@ class Disk:
         self._landed[f"eio once: {kind}"] += 1
         return True
 
-    # ---- endings of a life
+    # ---- beginnings and endings of a life
+
+    def open(self) -> None:
+        """Recovery syncs what it found, also what a killed process had left unsynced."""
+        for change in self._journal:
+            change(self._durable)
+        self._journal = []
 
     def crash(self, power_loss: bool) -> None:
         """The process is gone. What was under way lands or not."""

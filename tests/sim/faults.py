@@ -71,8 +71,10 @@ class Nemesis:
         """Tells the primary until it knows; there may be none for a moment."""
         for target in sorted(self.left):
             self.operator(target, leaving=False)
-        if self.left and any(
-            t.leaving for chain in self.world.state.chains.values() for t in chain.targets
+        primary = self.primary()
+        state = primary.core.newest() if primary is not None and primary.core else None
+        if self.left and (
+            state is None or any(t.leaving for c in state.chains.values() for t in c.targets)
         ):
             self.world.loop.after(500 * MS, self._bring_back)
 

@@ -7,27 +7,36 @@ lost as the network pleases. Processes that are not primary refuse, and take ove
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from fs3._proto import common_pb2
-from fs3.errors import Fs3Error, RetryElsewhere, Status
+from fs3.errors import RetryElsewhere, Status
 from fs3.mgmtd import cluster, manager
 from fs3.mgmtd.cluster import Effect, Event, Moved, Refused
 from fs3.mgmtd.daemon import PRIMARY_LEASE_SHARE
 from fs3.mgmtd.election import Election
 from fs3.mgmtd.routing import Board
 from fs3.mgmtd.state import ClusterState
-from tests.sim import messages
+from fs3.runtime.failpoint import failpoint
+from tests.sim import failpoints, messages
 from tests.sim.loop import MS, Loop, S
 from tests.sim.network import Endpoint, Reply
 
 if TYPE_CHECKING:
     from tests.sim.cluster import World
 
-__all__ = ["NOT_PRIMARY", "Core", "Manager"]
+__all__ = ["NOT_PRIMARY", "Core", "Died", "Manager"]
 
 NOT_PRIMARY = "not the primary"
 TICK_NS = 100 * MS
+
+
+T = TypeVar("T")
+
+
+class Died(BaseException):
+    """The process ended inside production code, which may not catch it."""
 
 
 class Manager(Endpoint):
@@ -65,16 +74,18 @@ class Manager(Endpoint):
     def _campaign(self) -> None:
         assert self._election is not None
         try:
-            if self._election.try_take():
+            if self._inside(self._election.try_take):
                 self._begin(self._election)
             else:
                 self.after(TICK_NS, self._campaign)
-        except Fs3Error as error:
+        except OSError as error:
             self._give_up(error)
+        except Died:
+            return
 
     def _begin(self, election: Election) -> None:
         core = Core(self, election)
-        core.begin()
+        self._inside(core.begin)
         self.core = core
         self.loop.note(self.name, "is primary", election.epoch)
         self._tick()
@@ -121,8 +132,11 @@ class Manager(Endpoint):
             reply(Status.NOT_SERVING, NOT_PRIMARY)
             return
         try:
-            state, effects = self.core.submit(self.world.bugs.event(self.core, event))
-        except Fs3Error as error:
+            event = self.world.bugs.event(self.core, event)
+            state, effects = self._inside(partial(self.core.submit, event))
+        except Died:
+            return
+        except OSError as error:
             reply(Status.NOT_SERVING, str(error))
             return
         if not self.alive:
@@ -133,27 +147,51 @@ class Manager(Endpoint):
                 return
         reply(0, payload(state))
 
+    # ---- named points inside the production code
+
+    def _inside(self, action: Callable[[], T]) -> T:
+        """Runs production code in which this process may be killed or stopped."""
+        with failpoints.running(self):
+            return action()
+
+    def die_inside(self) -> NoReturn:
+        self._give_up("killed")
+        raise Died
+
+    def stop_inside(self, duration_ns: int) -> None:
+        """The world goes on, and this process only afterwards, from where it is."""
+        epoch = self.epoch
+        self.pause(duration_ns)
+        self.loop.run(self.loop.now_ns + duration_ns)
+        if self.epoch != epoch:
+            raise Died
+
     # ---- its own clocks
 
     def _tick(self) -> None:
         if self.core is None:
             return
         try:
-            self.core.tick()
-        except Fs3Error as error:
+            self._inside(self.core.tick)
+        except OSError as error:
             self._give_up(error)
+        except Died:
+            return
         self.after(TICK_NS, self._tick)
 
     def _renew(self) -> None:
         if self.core is None:
             return
         try:
-            self.core.renew()
-        except Fs3Error as error:
+            self._inside(self.core.renew)
+        except OSError as error:
             self.loop.note(self.name, "was not renewed:", error)
+        except Died:
+            return
         self.after(int(self.world.plan.lease_ns * PRIMARY_LEASE_SHARE / 4), self._renew)
 
     def fenced(self) -> None:
+        failpoint("mgmtd.old_epoch_fenced")
         epoch = self.epoch
         self.loop.after(0, lambda: self.epoch == epoch and self._give_up("fenced"))
 

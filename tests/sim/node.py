@@ -77,6 +77,8 @@ class StorageNode(Endpoint):
         self._registered = False
         self._asking = False
         self._offered = None
+        for disk in self.disks.values():
+            disk.open()
         self.targets = {
             target: Target(self, target, chain, self.disks[target])
             for target, chain in self._placed

@@ -16,7 +16,7 @@ from fs3.errors import Status
 from fs3.mgmtd.state import ChainRecord
 from fs3.mgmtd.transitions import Public
 from tests.sim import messages
-from tests.sim.disk import REMOVE, Chunk, ChunkKey, Disk, Position, Version, checksum
+from tests.sim.disk import EIO, REMOVE, Chunk, ChunkKey, Disk, Position, Version, checksum
 from tests.sim.ledger import Violation
 from tests.sim.loop import MS, S
 from tests.sim.network import Reply
@@ -30,7 +30,7 @@ CHUNK_SIZE = 256  # bytes
 OF_OP, PENDING, COMMITTED, NONE = 0, 1, 2, 3
 PAGE = 3  # chunks of a SyncStart answer: several pages even for small targets
 FORWARD_TIMEOUT_NS = 1500 * MS
-LOCAL_OFFLINE = 3
+LOCAL_UPTODATE, LOCAL_OFFLINE = 1, 3
 
 Peer = tuple[int, int, bool]
 
@@ -116,9 +116,10 @@ class Target:
 
     def update(self, request: messages.UpdateRequest, reply: Reply) -> None:
         request = self.node.world.bugs.arriving(self, request)
-        self._note_space()
-        self.feed(
-            craq.ClientUpdate(
+
+        def go() -> None:
+            self._note_space()
+            event = craq.ClientUpdate(
                 op=self._begin(reply, request.data, request),
                 chunk=request.chunk,
                 kind=request.kind,
@@ -129,7 +130,9 @@ class Target:
                 chain_version=request.chain_version,
                 identity=request.identity,
             )
-        )
+            self._at("write.data_pulled", lambda: self.feed(event))
+
+        self._at("write.received", go, lambda: reply(Status.BUSY, "injected"))
 
     def read(self, request: messages.ReadRequest, reply: Reply) -> None:
         request = self.node.world.bugs.arriving(self, request)
@@ -139,9 +142,10 @@ class Target:
 
     def forwarded(self, request: messages.Forwarded, reply: Reply) -> None:
         request = self.node.world.bugs.arriving(self, request)
-        self._note_space()
-        self.feed(
-            craq.Forwarded(
+
+        def go() -> None:
+            self._note_space()
+            event = craq.Forwarded(
                 op=self._begin(reply, request.data, request),
                 from_target=request.from_target,
                 chunk=request.chunk,
@@ -156,7 +160,9 @@ class Target:
                 identity=request.identity,
                 resync=request.resync,
             )
-        )
+            self._at("write.data_pulled", lambda: self.feed(event))
+
+        self._at("write.received", go, lambda: reply(Status.BUSY, "injected"))
 
     def ask(self, request: messages.Ask, reply: Reply) -> None:
         op = self._begin(reply, b"", request)
@@ -167,6 +173,22 @@ class Target:
     def tell_done(self, request: messages.TellDone, reply: Reply) -> None:
         op = self._begin(reply, b"", request)
         self.feed(craq.SyncDone(op, request.from_target, request.chain_version))
+
+    def _at(
+        self, point: str, go: Callable[[], None], fail: Callable[[], None] | None = None
+    ) -> None:
+        """A named point (points.py): goes on, unless this run has something happen here."""
+        points = self.node.world.points
+        if points is None:
+            go()
+        else:
+            points.at(self, point, go, fail)
+
+    @property
+    def role(self) -> str:
+        if self._view_predecessor is None:
+            return "head"
+        return "middle" if self._view_successor is not None else "tail"
 
     def _begin(self, reply: Reply, data: bytes, request: object) -> int:
         op = self._next_op
@@ -186,13 +208,24 @@ class Target:
         self.staging[e.chunk] = position
         self.node.world.loop.note(self.id, "stage", e.chunk, position, e.kind, e.commit)
 
-        def staged(code: int, made: Version) -> None:
-            self.note_held(e.chunk, made, code)
-            self.feed(craq.Staged(e.op, code, len(made.data), _sum(made)))
+        open_ = self._open[e.op].request
+        resync = isinstance(open_, messages.Forwarded) and open_.resync
 
-        self.disk.stage(
-            e.chunk, e.kind, position, e.offset, e.length, data, e.identity, e.commit, staged
-        )
+        def staged(code: int, made: Version) -> None:
+            def feed(code: int) -> None:
+                self.note_held(e.chunk, made, code)
+                self.feed(craq.Staged(e.op, code, len(made.data), _sum(made)))
+
+            point = "resync.chunk_applied" if resync else "write.pending_durable"
+            self._at(point, lambda: feed(code), lambda: feed(EIO))
+
+        def stage() -> None:
+            self.disk.stage(
+                e.chunk, e.kind, position, e.offset, e.length, data, e.identity, e.commit, staged
+            )
+            self._at("write.pending_staged", _nothing, lambda: self.disk.fail_once.add("write"))
+
+        self._at("write.chunk_locked", stage, lambda: self.feed(craq.Staged(e.op, EIO, 0, 0)))
 
     def _made(self, e: Any, position: Position, data: bytes) -> None:
         """This replica is the head, and this is where a version comes from."""
@@ -213,8 +246,18 @@ class Target:
         assert pending is not None
         self._check_below(e.chunk, pending.position)
         self.node.world.loop.note(self.id, "commit", e.chunk, pending.position)
-        self.disk.commit(
-            e.chunk, e.version, e.synced, lambda code: self.feed(craq.Committed(e.op, code))
+
+        def done(code: int) -> None:
+            self._at(
+                "write.commit_durable",
+                lambda: self.feed(craq.Committed(e.op, code)),
+                lambda: self.feed(craq.Committed(e.op, EIO)),
+            )
+
+        self._at(
+            "write.commit_staged",
+            lambda: self.disk.commit(e.chunk, e.version, e.synced, done),
+            lambda: self.feed(craq.Committed(e.op, EIO)),
         )
 
     def _check_below(self, chunk: ChunkKey, position: Position) -> None:
@@ -256,13 +299,27 @@ class Target:
             if e.op in self._open:
                 self._open[e.op].seen = version
                 self._open[e.op].chunk = chunk
-            self.feed(craq.ReadDone(e.op, code, version.position[1] if version else 0))
+            event = craq.ReadDone(e.op, code, version.position[1] if version else 0)
+            error = craq.ReadDone(e.op, EIO, 0)
+            self._at("read.bytes_read", lambda: self.feed(event), lambda: self.feed(error))
 
-        self.disk.read(e.chunk, False, done)
+        self._at(
+            "read.version_chosen",
+            lambda: self.disk.read(e.chunk, False, done),
+            lambda: self.feed(craq.ReadDone(e.op, EIO, 0)),
+        )
 
     # ---- effects on the network
 
     def _forward(self, e: Any) -> None:
+        point = "resync.chunk_locked" if e.resync else "write.before_forward"
+        lost = craq.ForwardDone(e.op, Status.CONNECTION_LOST)
+        self._at(point, lambda: self._forward_now(e), lambda: self.feed(lost))
+
+    def _forward_now(self, e: Any) -> None:
+        if e.bytes == OF_OP and e.source not in self._open:  # it was held up for too long
+            self.feed(craq.ForwardDone(e.op, Status.TIMED_OUT))
+            return
         if e.bytes in (OF_OP, NONE):
             self._send(e, self._open[e.source].data if e.bytes == OF_OP else b"")
             return
@@ -299,10 +356,16 @@ class Target:
         position = e.update_chain, e.version
         self.node.world.loop.note(self.id, "forward", e.chunk, position, e.kind, "to", e.to[0])
 
+        acked = "resync.lock_released" if e.resync else "write.successor_acked"
+        lost = craq.ForwardDone(e.op, Status.CONNECTION_LOST)
+
         def done(code: int, payload: object) -> None:
-            self.feed(craq.ForwardDone(e.op, code, payload if code == 0 else 0))
+            event = craq.ForwardDone(e.op, code, payload if code == 0 else 0)
+            self._at(acked, lambda: self.feed(event), lambda: self.feed(lost))
 
         self.node.call_node(e.to[1], request, done, FORWARD_TIMEOUT_NS)
+        sent = "resync.chunk_sent" if e.resync else "write.after_forward"
+        self._at(sent, _nothing, lambda: self.feed(lost))
 
     def _ask_peer(self, e: Any) -> None:
         request = messages.Ask(
@@ -314,26 +377,53 @@ class Target:
             removed=self.disk.removed() if e.after is None else {},
         )
 
-        def done(code: int, payload: object) -> None:
-            chunks, end = payload if code == 0 else ([], False)
+        def feed(code: int, chunks: list[Any], end: bool) -> None:
             end = end or self.node.world.bugs.one_page
             self.feed(craq.PeerChunks(e.op, code, chunks, end))
             if code == 0 and self.node.world.bugs.tells_done_early:
                 early = messages.TellDone(e.peer[0], self.id, e.chain_version)
                 self.node.call_node(e.peer[1], early, lambda *_: None, 2 * S)
 
-        self.node.call_node(e.peer[1], request, done, FORWARD_TIMEOUT_NS)
+        def done(code: int, payload: object) -> None:
+            chunks, end = payload if code == 0 else ([], False)
+            self._at(
+                "resync.diff_made",
+                lambda: feed(code, chunks, end),
+                lambda: feed(Status.CONNECTION_LOST, [], False),
+            )
+
+        def ask() -> None:
+            self.node.call_node(e.peer[1], request, done, FORWARD_TIMEOUT_NS)
+            self._at("resync.dump_asked", _nothing, lambda: feed(Status.CONNECTION_LOST, [], False))
+
+        self._at("resync.start_decided", ask, lambda: feed(Status.CONNECTION_LOST, [], False))
 
     def _tell_peer(self, e: Any) -> None:
         request = messages.TellDone(e.peer[0], self.id, e.chain_version)
         self.node.call_node(
             e.peer[1], request, lambda code, _: self.feed(craq.PeerDone(e.op, code)), 2 * S
         )
+        lost = craq.PeerDone(e.op, Status.CONNECTION_LOST)
+        self._at("resync.done_sent", _nothing, lambda: self.feed(lost))
 
     # ---- effects on those who asked
 
     def _reply(self, e: Any) -> None:
         open_ = self._open.pop(e.op)
+        point, after = REPLY_POINTS[type(open_.request)]
+        if e.code != 0:
+            point = ""
+
+        def answer() -> None:
+            self._answer(e, open_)
+            self._at(after, _nothing)
+
+        if not point:
+            self._answer(e, open_)
+        else:
+            self._at(point, answer, lambda: open_.reply(Status.CONNECTION_LOST, "injected"))
+
+    def _answer(self, e: Any, open_: Open) -> None:
         request = open_.request
         if e.code == Status.CHECKSUM_MISMATCH and not isinstance(request, messages.ReadRequest):
             raise Violation("I5", f"target {self.id}: {e.detail}")
@@ -376,7 +466,10 @@ class Target:
 
     def _set_local(self, e: Any) -> None:
         self.node.world.loop.note(self.id, "local", e.state)
-        self.node.nudge()
+        if e.state == LOCAL_UPTODATE:
+            self._at("resync.marked_uptodate", self.node.nudge)
+        else:
+            self.node.nudge()
 
 
 def _sum(made: Version) -> int:
@@ -433,6 +526,18 @@ def _view(chain: ChainRecord, target: int) -> tuple[Public, Peer | None, Peer | 
     after = peers[at + 1] if at + 1 < len(peers) else None
     return state, before, after
 
+
+def _nothing() -> None:
+    """The point is behind what it is named after."""
+
+
+REPLY_POINTS: dict[type, tuple[str, str]] = {  # before the answer, and after it
+    messages.UpdateRequest: ("write.dedup_saved", "write.replied"),
+    messages.Forwarded: ("write.dedup_saved", "write.replied"),
+    messages.ReadRequest: ("read.lease_checked", "read.sent"),
+    messages.Ask: ("resync.dump_answered", ""),
+    messages.TellDone: ("", ""),
+}
 
 EXECUTE: dict[type, Callable[[Target, Any], None]] = {
     craq.Stage: Target._stage,
