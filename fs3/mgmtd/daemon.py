@@ -77,7 +77,7 @@ class MgmtdDaemon:
             clock,
             self._election,
             lease_s=config.lease_s,
-            on_fenced=lambda: self._fail("another process became primary"),
+            on_fenced=lambda: self._fail("no longer primary"),
         )
         self._stopping = threading.Event()
         self._server: grpc.Server | None = None

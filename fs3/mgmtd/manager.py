@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fs3.errors import RetryElsewhere, Status
+from fs3.errors import Fs3Error, RetryElsewhere, Status
 from fs3.kv.api import KeyValueStore, Transaction, transact
 from fs3.mgmtd import cluster, health, routing, store
 from fs3.mgmtd.cluster import Effect, Event, Moved, Persist, Refused, RoutingChanged, Tick
@@ -40,7 +40,8 @@ class ManagerStatistics:
 class Manager:
     """Thread-safe. begin() once, after the election was won; then events from any thread.
 
-    `on_fenced` is called once, when another process took over: this one must end.
+    `on_fenced` is called once, when another process took over or the outcome of a write is not
+    known: this one must end.
     """
 
     def __init__(
@@ -177,18 +178,21 @@ class Manager:
     def _persist(self, state: ClusterState, what: Persist) -> None:
         try:
             transact(self._kv, lambda txn: self._write(txn, state, what))
-        except Fenced as error:
+            # A chain version that was published may not be forgotten by a power cut: the servers
+            # have acknowledged writes under it. Changes are rare, so each is flushed by itself.
+            self._kv.sync()
+        except Fs3Error as error:
+            # Fenced, or nobody knows whether it is written. Going on with the former state could
+            # renew the lease of a server that a later primary finds declared dead in the store, and
+            # then drops from its chains at once.
             self._step_down(error)
             raise _not_primary() from error
-        # A chain version that was published may not be forgotten by a power cut: the servers have
-        # acknowledged writes under it. Changes are rare, so each is flushed by itself.
-        self._kv.sync()
 
     def _write(self, txn: Transaction, state: ClusterState, what: Persist) -> None:
         self._election.guard(txn)
         store.write_changes(txn, state, what.nodes, what.chains)
 
-    def _step_down(self, error: Fenced) -> None:
+    def _step_down(self, error: Fs3Error) -> None:
         if not self._fenced:
             log.warning("no longer primary: %s", error)
             self._fenced = True

@@ -112,6 +112,9 @@ void Replica::Impl::begin(const ClientUpdate& event) {
     open_identities_.erase(event.identity);
     if (!lease_holds())
       return reply(event.op, error(kLeaseExpired, "the lease ended in the queue"));
+    // A copy of this request that comes later must not remove what others wrote meanwhile. The row
+    // is in memory only: a restart or another head makes a new chain version, which refuses copies.
+    dedup_.put({event.identity, event.chunk, 0, 0, 0});
     return reply(event.op, 0, 0, 0);
   }
   Update update = update_of(event);

@@ -259,6 +259,23 @@ TEST(CraqUpdate, RemoveOfNothingIsDone) {
   EXPECT_EQ(w.out.size(), 1u);
 }
 
+TEST(CraqUpdate, LateCopyOfARemoveOfNothingRemovesNothing) {
+  Single w;
+  auto remove = w.write(1, 1);
+  remove.kind = UpdateKind::kRemove;
+  w.step(remove);
+  EXPECT_EQ(w.reply_code(remove.op), kOk);
+  auto write = w.write(1, 2);
+  w.step(write);
+  w.staged(write.op);
+  auto copy = w.write(1, 1);
+  copy.kind = UpdateKind::kRemove;
+  w.step(copy);
+  EXPECT_EQ(w.reply_code(copy.op), kOk) << "answered as before";
+  EXPECT_EQ(w.count<Stage>(), 0u) << "another client has written since";
+  EXPECT_EQ(w.replica.statistics().chunks, 1u);
+}
+
 TEST(CraqUpdate, TruncateForwardsWithoutBytes) {
   Head w;
   auto e = w.write(1);

@@ -1,153 +1,100 @@
 """Protocol bugs on demand: the checks must find each of them, or they prove nothing.
 
-The compiled replica stays as it is; a planted bug changes what goes in and comes out of it, or what
-the server around it does.
+A bug is a Bugs with one thing wrong: the compiled replica stays as it is, and what goes in or comes
+out of it, or what the processes around it do, is changed in one place. The table is bugs_table.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from unittest import mock
 
-from fs3._native import craq
+from fs3.mgmtd.transitions import Public
 
-__all__ = ["PLANTED", "Bugs"]
+if TYPE_CHECKING:
+    from fs3.mgmtd.cluster import Event
+    from fs3.mgmtd.election import Election
+    from fs3.mgmtd.state import ClusterState, TargetReport
+    from tests.sim.disk import Chunk, Identity
+    from tests.sim.ledger import Operation
+    from tests.sim.manager import Core
+    from tests.sim.node import StorageNode
+    from tests.sim.target import Target
 
-NEVER_NS = 1 << 62
-
-
-class Filter:
-    """Stands where the replica stands."""
-
-    def __init__(self, replica: Any) -> None:
-        self._replica = replica
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._replica, name)
-
-    def step(self, now_ns: int, event: Any) -> list[Any]:
-        effects: list[Any] = self._replica.step(now_ns, event)
-        return effects
+__all__ = ["Bugs"]
 
 
-class AckBeforeSuccessor(Filter):
-    """Commits and answers as soon as the own disk has it; the successor may never get it."""
-
-    def __init__(self, replica: Any) -> None:
-        super().__init__(replica)
-        self._forwards: dict[int, int] = {}  # op of the Stage -> op of the Forward
-
-    def step(self, now_ns: int, event: Any) -> list[Any]:
-        effects = super().step(now_ns, event)
-        for effect in effects:
-            if isinstance(effect, craq.Forward) and effect.source:
-                self._forwards[effect.source] = effect.op
-        if isinstance(event, craq.Staged):
-            forward = self._forwards.pop(event.op, 0)
-            if forward:
-                done = craq.ForwardDone(forward, 0, event.checksum)
-                effects += self._replica.step(now_ns, done)
-        return effects
-
-
-class ReadWithoutLease(Filter):
-    """Believes that its lease lasts for ever."""
-
-    def step(self, now_ns: int, event: Any) -> list[Any]:
-        if isinstance(event, craq.SetLease):
-            event = craq.SetLease(NEVER_NS)
-        return super().step(now_ns, event)
-
-
-class ReadDoesNotWait(Filter):
-    """Answers strict reads from the committed version while a newer one is pending."""
-
-    def step(self, now_ns: int, event: Any) -> list[Any]:
-        if isinstance(event, craq.Read):
-            event.relaxed = True
-        return super().step(now_ns, event)
-
-
-class LeaseCheckedBeforeRead(Filter):
-    """Looks at the clock when the read begins, not after the bytes were read."""
-
-    def __init__(self, replica: Any) -> None:
-        super().__init__(replica)
-        self._began: dict[int, int] = {}
-
-    def step(self, now_ns: int, event: Any) -> list[Any]:
-        when_ns = now_ns
-        if isinstance(event, craq.ReadDone):
-            when_ns = self._began.pop(event.op, now_ns)
-        effects = super().step(when_ns, event)
-        for effect in effects:
-            if isinstance(effect, craq.StartRead):
-                self._began[effect.op] = now_ns
-        return effects
-
-
-class DedupForgotten(Filter):
-    """A restart forgets which updates were applied."""
-
-    def step(self, now_ns: int, event: Any) -> list[Any]:
-        if isinstance(event, craq.LoadDedup):
-            return []
-        if isinstance(event, craq.LoadChunk):
-            event.pending_identity = (bytes(16), 0, 0)
-        return super().step(now_ns, event)
-
-
-class DedupNotMoved(Filter):
-    """Resync brings the chunks and not the dedup rows."""
-
-    def step(self, now_ns: int, event: Any) -> list[Any]:
-        if isinstance(event, craq.SyncStart):
-            event.dedup = []
-        return super().step(now_ns, event)
-
-
-class ResyncSkipsChunks(Filter):
-    """Says done although chunks that differ were never sent."""
-
-    def step(self, now_ns: int, event: Any) -> list[Any]:
-        effects = super().step(now_ns, event)
-        kept: list[Any] = []
-        for effect in effects:
-            if isinstance(effect, craq.Forward) and effect.resync:
-                done = craq.ForwardDone(effect.op, 0, effect.checksum)
-                kept += self.step(now_ns, done)
-            else:
-                kept.append(effect)
-        return kept
-
-
-@dataclass(frozen=True, slots=True)
 class Bugs:
-    """What is wrong in this run; nothing by default."""
+    """Nothing is wrong. Subclasses override one thing."""
 
-    name: str = ""
-    filter: Callable[[Any], Any] | None = None
-    lease_before_routing: bool = False
-    sync_lies: bool = False
-    manager_in_a_hurry: bool = False
+    name = ""
+    disk_quirks: frozenset[str] = frozenset()
+    patches: tuple[tuple[str, Any], ...] = ()  # of production code: ("module.name", value)
+    lease_before_routing = False
+    lease_stretch = 1.0
+    wall_clock_in_leases = False
+    makes_up_targets = False
+    ignores_space = False
+    sends_what_is_there = False
+    one_page = False
+    goes_back = False
+    tells_done_early = False
+
+    @contextmanager
+    def planted(self) -> Iterator[None]:
+        patches = [mock.patch(where, value) for where, value in self.patches]
+        for patch in patches:
+            patch.start()
+        try:
+            yield
+        finally:
+            for patch in reversed(patches):
+                patch.stop()
+
+    # ---- storage servers
 
     def replica(self, replica: Any) -> Any:
-        return self.filter(replica) if self.filter is not None else replica
+        return replica
 
+    def loaded(self, chunk: Chunk) -> Chunk:
+        return chunk
 
-PLANTED: dict[str, Bugs] = {
-    bugs.name: bugs
-    for bugs in (
-        Bugs("ack-before-successor", AckBeforeSuccessor),
-        Bugs("read-without-lease", ReadWithoutLease),
-        Bugs("read-does-not-wait", ReadDoesNotWait),
-        Bugs("lease-checked-before-read", LeaseCheckedBeforeRead),
-        Bugs("dedup-forgotten-at-restart", DedupForgotten),
-        Bugs("dedup-not-moved-by-resync", DedupNotMoved),
-        Bugs("resync-skips-chunks", ResyncSkipsChunks),
-        Bugs("lease-before-routing", lease_before_routing=True),
-        Bugs("answer-before-durable", sync_lies=True),
-        Bugs("manager-in-a-hurry", manager_in_a_hurry=True),
-    )
-}
+    def arriving(self, target: Target, request: Any) -> Any:
+        return request
+
+    def leaving(self, target: Target, request: Any) -> Any:
+        return request
+
+    def state(self, public: Public) -> Public:
+        return public
+
+    def routing(self, node: StorageNode, routing: ClusterState) -> None:
+        node.apply_routing(routing)
+
+    def report(self, node: StorageNode, report: TargetReport) -> TargetReport:
+        return report
+
+    def lease_from_ns(self, sent_ns: int, now_ns: int) -> int:
+        return sent_ns
+
+    def life(self, epoch: int) -> int:
+        return epoch
+
+    # ---- managers
+
+    def election(self, election: Election) -> Election:
+        return election
+
+    def manager(self, core: Core) -> None:
+        """Right after it was made."""
+
+    def event(self, core: Core, event: Event) -> Event:
+        return event
+
+    # ---- clients
+
+    def identity(self, operation: Operation) -> Identity:
+        assert operation.identity is not None
+        return operation.identity

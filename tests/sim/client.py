@@ -10,16 +10,14 @@ from fs3.mgmtd.transitions import Public
 from fs3.types import ChainId
 from tests.sim import messages
 from tests.sim.disk import REMOVE, TRUNCATE, WRITE, Identity
-from tests.sim.ledger import Operation, Violation
+from tests.sim.ledger import CELL, CELLS, Operation, Violation
 from tests.sim.loop import MS, S
 from tests.sim.network import Endpoint, Reply
 
 if TYPE_CHECKING:
     from tests.sim.cluster import World
 
-__all__ = ["CELL", "CELLS", "Client"]
-
-CELL, CELLS = 8, 6  # bytes; cells of a chunk: each write fills some with its number
+__all__ = ["Client"]
 
 ROUTING = (
     Status.CHAIN_VERSION_MISMATCH,
@@ -28,6 +26,7 @@ ROUTING = (
     Status.LEASE_EXPIRED,
     Status.UNKNOWN_TARGET,
 )
+ENOSPC = 28
 AGAIN = (Status.BUSY, Status.TIMED_OUT, Status.CONNECTION_LOST, Status.SHUTTING_DOWN)
 
 
@@ -38,6 +37,7 @@ class Client(Endpoint):
         self.number = number
         self.busy = 0
         self.stopping = False
+        self._manager = 0
         self._routing: ClusterState | None = None
         self._sequences: dict[int, int] = {}
 
@@ -72,12 +72,16 @@ class Client(Endpoint):
             sequence = self._sequences.get(channel, 0) + 1
             self._sequences[channel] = sequence
             identity = bytes([self.number]) * 16, channel, sequence
-        operation = Operation(number, kind, chunk, identity, self.loop.now_ns)
+        first = random.randrange(CELLS)
+        count = random.randrange(1, CELLS - first + 1)
+        operation = Operation(number, kind, chunk, identity, self.loop.now_ns, first, count)
         self._begin(operation, channel)
 
     def _begin(self, operation: Operation, channel: int | None) -> None:
-        self.world.ledger.operations.append(operation)
-        operation.number = len(self.world.ledger.operations)
+        ledger = self.world.ledger
+        ledger.operations.append(operation)
+        operation.number = len(ledger.operations)
+        operation.floor = ledger.acknowledged.get(operation.chunk, (0, 0))
         self.busy += 1
         self.loop.note(self.name, operation.kind, f"#{operation.number}", operation.chunk)
         deadline_ns = self.loop.now_ns + self.world.load.deadline_ns
@@ -105,7 +109,10 @@ class Client(Endpoint):
             if code == 0 and isinstance(payload, ClusterState):
                 self._take(payload)
 
-        self.world.network.call(self, self.world.manager, messages.GetRouting(), done, 500 * MS)
+        managers = self.world.managers
+        self._manager += 1
+        manager = managers[self._manager % len(managers)]
+        self.world.network.call(self, manager, messages.GetRouting(), done, 500 * MS)
 
     def target_for(self, operation: Operation) -> tuple[int, int, int] | None:
         """(target, node, chain version): the head for updates, any serving one for reads."""
@@ -129,9 +136,6 @@ class _Attempts:
         self.operation = operation
         self.channel = channel
         self.deadline_ns = deadline_ns
-        random = client.loop.random
-        first = random.randrange(CELLS)
-        self.first, self.count = first, random.randrange(1, CELLS - first + 1)
 
     def go(self) -> None:
         client, operation = self.client, self.operation
@@ -155,12 +159,12 @@ class _Attempts:
         if operation.kind == "read":
             return messages.ReadRequest(target, operation.chunk, chain_version)
         kind = {"write": WRITE, "truncate": TRUNCATE, "remove": REMOVE}[operation.kind]
-        data = operation.number.to_bytes(CELL, "big") * self.count if kind == WRITE else b""
-        offset = self.first * CELL if kind == WRITE else 0
-        length = len(data) if kind == WRITE else self.count * CELL if kind == TRUNCATE else 0
-        assert operation.identity is not None
+        data = operation.payload
+        offset = operation.first * CELL if kind == WRITE else 0
+        length = len(data) if kind == WRITE else operation.count * CELL if kind == TRUNCATE else 0
+        identity = self.client.world.bugs.identity(operation)
         return messages.UpdateRequest(
-            target, operation.chunk, kind, offset, length, data, chain_version, operation.identity
+            target, operation.chunk, kind, offset, length, data, chain_version, identity
         )
 
     def _done(self, code: int, payload: object) -> None:
@@ -176,8 +180,11 @@ class _Attempts:
         elif code in AGAIN:
             self.client.refresh()
             self.client.after(self.client.loop.random.randrange(5 * MS, 100 * MS), self.go)
-        elif operation.kind == "read" and code < 4096:
+        elif operation.kind == "read" and (code < 4096 or code == Status.CHECKSUM_MISMATCH):
             self.client.after(20 * MS, self.go)  # a failing disk: another replica
+        elif code == ENOSPC:
+            # Told to the application; the update may be under way from an earlier attempt.
+            self.client.ended(operation, self.channel)
         else:
             raise Violation("P1", f"{operation} was refused for ever: {code} {payload}")
 
@@ -185,5 +192,14 @@ class _Attempts:
         operation = self.operation
         if operation.kind == "read":
             operation.data, operation.position = payload  # type: ignore[misc]
-        elif payload == 0:
-            operation.data = b"absent"
+            self._check_fresh()
+        else:
+            operation.version = payload  # type: ignore[assignment]
+
+    def _check_fresh(self) -> None:
+        """I3, at once: nothing older than what was acknowledged before the read began."""
+        operation = self.operation
+        if (operation.position or (0, 0)) < operation.floor:
+            raise Violation(
+                "I3", f"{operation} saw {operation.position}, acknowledged was {operation.floor}"
+            )

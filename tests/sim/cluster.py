@@ -10,22 +10,33 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from fs3.mgmtd import bootstrap, cluster
+from fs3.kv.api import transact
+from fs3.mgmtd import bootstrap
+from fs3.mgmtd.chains import Move
+from fs3.mgmtd.state import ClusterState
+from fs3.mgmtd.store import read_all
 from fs3.mgmtd.transitions import Public
-from fs3.types import ClusterId, NodeId
 from tests.sim.bugs import Bugs
-from tests.sim.checks import check_histories, check_replicas
+from tests.sim.checks import Judged, check_histories, check_replicas
 from tests.sim.client import Client
 from tests.sim.disk import ChunkKey, Disk, Position
-from tests.sim.faults import Nemesis, Plan
+from tests.sim.faults import Nemesis
 from tests.sim.ledger import Ledger, Violation
 from tests.sim.loop import MS, Loop, Process, S, Stalled
 from tests.sim.manager import Manager
 from tests.sim.network import Endpoint, Network, NetworkFaults
 from tests.sim.node import StorageNode
+from tests.sim.plan import Plan
+from tests.sim.points import Points
+from tests.sim.publications import Publications
+from tests.sim.store import FaultyStore
 from tests.sim.target import Target
 
-__all__ = ["Outcome", "World", "simulate"]
+__all__ = ["Outcome", "World", "run_plan", "simulate"]
+
+Trace = Callable[[str], None]
+Script = Callable[["World"], None]
+Tips = dict[ChunkKey, Position]
 
 LIVENESS_NS = 60 * S
 POLL_NS = 50 * MS
@@ -41,43 +52,51 @@ class Outcome:
     virtual_s: float
     landed: Counter[str]
     rows: frozenset[str]  # of the state table of mgmtd that were executed
-    forgotten_reads: int  # tests/sim/checks.py
+    judged: Judged  # at the end
 
 
 class World:
-    def __init__(self, seed: int, bugs: Bugs, trace: Callable[[str], None] | None = None) -> None:
-        self.plan = Plan.draw(seed)
+    def __init__(self, plan: Plan, seed: int, bugs: Bugs, trace: Trace | None = None) -> None:
+        self.plan = plan
         self.load = self.plan.load
         self.bugs = bugs
+        self.judged = Judged()
         self.loop = Loop(seed, trace)
         self.ledger = Ledger()
         self.network = Network(self.loop, NetworkFaults())
         self.landed = self.network.landed
         self.heartbeat_ns = self.plan.lease_ns // 8
-        first = bootstrap.new_cluster(
-            ClusterId(bytes(16)),
-            [NodeId(n + 1) for n in range(self.plan.nodes)],
+        self.store = FaultyStore(self.loop.random, self.landed)
+        self.state = self._first_state()
+        self.publications = Publications(self)
+        self.placed = {t.id: (t.node, c.id) for c in self.state.chains.values() for t in c.targets}
+        self.managers = [Manager(self, n + 1) for n in range(self.plan.managers)]
+        self.nodes = {n + 1: self._node(n + 1) for n in range(self.plan.nodes)}
+        self.clients = [Client(self, n + 1) for n in range(self.load.clients)]
+        self.nemesis = Nemesis(self, self.plan)
+        self.points: Points | None = None
+
+    def _first_state(self) -> ClusterState:
+        bootstrap.initialise(
+            self.store,
+            cluster_id=bytes(16),
+            storage_nodes=[n + 1 for n in range(self.plan.nodes)],
             replicas=self.plan.replicas,
             chains=self.load.chains,
             lease_s=self.plan.lease_ns / S,
         )
-        self.placed = {t.id: (t.node, c.id) for c in first.chains.values() for t in c.targets}
-        self.manager = Manager(self, first)
-        self.nodes = {n + 1: self._node(n + 1) for n in range(self.plan.nodes)}
-        self.clients = [Client(self, n + 1) for n in range(self.load.clients)]
-        self.nemesis = Nemesis(self, self.plan)
+        state = transact(self.store, read_all)
+        assert state is not None
+        return state
 
     def _node(self, number: int) -> StorageNode:
         placed = [(t, chain) for t, (node, chain) in self.placed.items() if node == number]
-        node = StorageNode(self, number, placed, self.plan.drift * (-1) ** number)
-        for disk in node.disks.values():
-            disk.sync_lies = self.bugs.sync_lies
-        return node
+        return StorageNode(self, number, placed, self.plan.drift * (-1) ** number)
 
     # ---- who is there
 
     def everybody(self) -> Iterator[Process]:
-        yield self.manager
+        yield from self.managers
         yield from self.nodes.values()
         yield from self.clients
 
@@ -97,19 +116,31 @@ class World:
         node.crash(power_loss=False)
         self.loop.after(10 * MS, lambda: node.alive or node.start())
 
-    def operator(self, event: cluster.TargetLeaves) -> None:
-        self.manager.deliver(lambda: self.manager.operator(event))
+    # ---- what mgmtd decides, seen from above
+
+    def published(self, state: ClusterState, who: str) -> None:
+        self.publications.check(state, who)
+        if state.version >= self.state.version:
+            self.state = state
+
+    def moved(self, state: ClusterState, move: Move) -> None:
+        self.publications.moved(state, move)
 
     # ---- phases
 
-    def run(self) -> None:
-        self.manager.start()
+    def run(self, script: Script | None = None) -> None:
+        """`script`: what happens during the load, instead of the nemesis."""
+        for manager in self.managers:
+            manager.start()
         for node in self.nodes.values():
             node.start()
         self._until(self._level, "the chains form")
         for client in self.clients:
             client.start(self.load.channels)
-        self.nemesis.start()
+        if script is None:
+            self.nemesis.start()
+        else:
+            script(self)
         self.loop.run(self.loop.now_ns + self.load.duration_ns)
         self.nemesis.heal()
         for client in self.clients:
@@ -120,15 +151,23 @@ class World:
         self._until(self._level, "all chains are whole after all power was lost")
         self.clients[0].read_all()
         self._until(self._level, "everything can be read")
-        if self._check() != tips:
-            raise Violation("I1", "the restart of everything changed what is stored")
+        self._check_kept(tips, self._check())
+
+    def _check_kept(self, before: Tips, after: Tips) -> None:
+        """A late message may have added an update that nobody waits for; nothing may be gone."""
+        for chunk, tip in before.items():
+            if tip not in self.ledger.history(chunk, after.get(chunk)):
+                raise Violation(
+                    "I1", f"{chunk}: the restart of everything led from {tip} to {after.get(chunk)}"
+                )
 
     def _lose_power(self) -> None:
         self.loop.note("all power lost")
         for node in self.nodes.values():
             node.crash(power_loss=True)
-        self.manager.crash()
-        self.manager.start()
+        for manager in self.managers:
+            manager.crash()
+            manager.start()
         for node in self.nodes.values():
             self.loop.after(self.loop.random.randrange(S), node.start)
 
@@ -148,7 +187,12 @@ class World:
 
     def _stuck(self) -> str:
         """What is not yet as it should be; empty when all is well."""
-        for chain in self.manager.state.chains.values():
+        primaries = [manager for manager in self.managers if manager.primary]
+        if not primaries:
+            return "no manager is primary"
+        if self.state.version > max(m.core.newest().version for m in primaries if m.core):
+            return "the newest primary has not caught up"
+        for chain in self.state.chains.values():
             for member in chain.targets:
                 if member.public is not Public.SERVING:
                     return f"target {member.id} is {member.public.name}"
@@ -161,21 +205,36 @@ class World:
         busy = [client.name for client in self.clients if client.busy]
         return f"operations of {busy} have not ended" if busy else ""
 
-    def _check(self) -> dict[ChunkKey, Position]:
-        tips: dict[ChunkKey, Position] = {}
-        for chain in self.manager.state.chains.values():
+    def _check(self) -> Tips:
+        tips: Tips = {}
+        for chain in self.state.chains.values():
             disks = [(f"target {t.id}", self.disk(t.id)) for t in chain.targets]
             tips |= check_replicas(chain.id, disks)
-        check_histories(self.ledger, tips)
+        self.judged = check_histories(self.ledger, tips)
         return tips
 
 
 def simulate(
-    seed: int, bugs: Bugs | None = None, trace: Callable[[str], None] | None = None
+    seed: int,
+    bugs: Bugs | None = None,
+    trace: Trace | None = None,
+    changes: dict[str, str] | None = None,
 ) -> Outcome:
     """One run. Raises Violation (with the fingerprint's seed known to the caller)."""
-    world = World(seed, bugs or Bugs(), trace)
-    world.run()
+    return run_plan(Plan.draw(seed).changed(changes or {}), seed, bugs, trace)
+
+
+def run_plan(
+    plan: Plan,
+    seed: int,
+    bugs: Bugs | None = None,
+    trace: Trace | None = None,
+    script: Script | None = None,
+) -> Outcome:
+    bugs = bugs or Bugs()
+    with bugs.planted():
+        world = World(plan, seed, bugs, trace)
+        world.run(script)
     updates = sum(1 for o in world.ledger.operations if o.kind != "read" and o.ok)
     return Outcome(
         seed,
@@ -185,6 +244,6 @@ def simulate(
         updates,
         world.loop.now_ns / S,
         world.landed,
-        frozenset(world.manager.rows),
-        world.ledger.forgotten_reads,
+        frozenset(world.publications.rows),
+        world.judged,
     )

@@ -2,19 +2,27 @@
 
 stage() that was answered survives power loss; so does commit(synced=True). commit(synced=False),
 discards and dedup rows become durable with the next sync, in order. What was under way at a crash
-may or may not be there. A killed process loses nothing that its disk had answered.
+may or may not be there. A killed process loses nothing that its disk had answered, and the next
+one begins with a sync of all that it finds.
+
+Bytes at rest carry a checksum that every read verifies: damaged ones (a flipped bit, a write that
+the device acknowledged and lost) are reported, never returned.
 """
+
+from __future__ import annotations
 
 import zlib
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from fs3.errors import Status
 from tests.sim.loop import MS, Process, S
 
 __all__ = ["EIO", "Chunk", "Disk", "DiskFaults", "Position", "Version", "checksum"]
 
 EIO = 5
+RESERVE_BYTES = 2048  # kept free of client writes, for what is already on its way
 WRITE, TRUNCATE, REMOVE, REPLACE = 1, 2, 3, 4
 
 Position = tuple[int, int]
@@ -58,6 +66,10 @@ class DiskFaults:
 class _State:
     chunks: dict[ChunkKey, Chunk] = field(default_factory=dict)
     rows: dict[tuple[bytes, int], Row] = field(default_factory=dict)
+    quirks: frozenset[str] = frozenset()  # planted bugs
+
+    def copy(self) -> _State:
+        return _State(dict(self.chunks), dict(self.rows), self.quirks)
 
 
 Change = Callable[[_State], None]
@@ -65,17 +77,25 @@ EMPTY = Chunk()
 
 
 class Disk:
-    def __init__(self, process: Process, landed: Counter[str]) -> None:
+    def __init__(
+        self, process: Process, landed: Counter[str], quirks: frozenset[str] = frozenset()
+    ) -> None:
         self.faults = DiskFaults()
         self.failing = False
-        self.sync_lies = False  # planted: what was answered is not durable
+        self.fail_once: set[str] = set()  # read, write, sync: the next one fails
+        self.capacity_bytes: int | None = None  # None: endless
+        self.slowness = 1  # every operation takes this many times longer
+        self.present = True  # False: a blank disk in its place, the target was not made on it yet
+        self.reported = 0  # reads that met damage
+        self.quirks = quirks
         self._process = process
         self._loop = process.loop
         self._landed = landed
-        self._seen = _State()
-        self._durable = _State()
+        self._seen = _State(quirks=quirks)
+        self._durable = _State(quirks=quirks)
         self._journal: list[Change] = []
         self._under_way: dict[int, Change] = {}
+        self._damaged: set[tuple[ChunkKey, Position]] = set()
         self._next = 0
 
     # ---- what is there
@@ -97,6 +117,12 @@ class Disk:
             if version is not None
         )
 
+    def full(self) -> bool:
+        """Down to the reserve: the server admits no more writes."""
+        if self.capacity_bytes is None:
+            return False
+        return self.used_bytes() + RESERVE_BYTES > self.capacity_bytes
+
     # ---- operations: outcome(code)
 
     def stage(
@@ -111,7 +137,11 @@ class Disk:
         commit: bool,
         outcome: Callable[[int, Version], None],
     ) -> None:
+        self._damaged.discard((key, position))  # the bytes are new
         made = Version(position, self.content(key, kind, offset, length, data), kind, identity)
+        base = self.chunk(key).committed
+        partial = kind in (WRITE, TRUNCATE) and base is not None
+        damaged = partial and base is not None and (key, base.position) in self._damaged
 
         def change(state: _State) -> None:
             if commit:
@@ -120,6 +150,15 @@ class Disk:
                 before = state.chunks.get(key, EMPTY)
                 state.chunks[key] = Chunk(before.committed, made, before.removed)
 
+        if damaged and "no-checksum" not in self.quirks:
+            # What is kept of the old version is verified before it is copied.
+            self.reported += 1
+            self._process.after(self._delay_ns(), lambda: outcome(Status.CHECKSUM_MISMATCH, made))
+            return
+        if commit and "answers-early" in self.quirks:
+            self._write(change, True, lambda code: None)
+            self._process.after(50_000, lambda: outcome(0, made))
+            return
         self._write(change, True, lambda code: outcome(code, made))
 
     def content(self, key: ChunkKey, kind: int, offset: int, length: int, data: bytes) -> bytes:
@@ -144,6 +183,9 @@ class Disk:
         self._write(lambda state: _commit(state, key, made), synced, outcome)
 
     def discard(self, key: ChunkKey) -> None:
+        if "keeps-discarded" in self.quirks:
+            return
+
         def change(state: _State) -> None:
             before = state.chunks.get(key, EMPTY)
             state.chunks[key] = Chunk(before.committed, None, before.removed)
@@ -162,12 +204,10 @@ class Disk:
     def note_removed(self, removed: dict[ChunkKey, Position]) -> None:
         """The predecessor's history of removals, for the checks; no operation of the real disk."""
 
-        def change(state: _State) -> None:
+        for state in (self._seen, self._durable):
             for key in {**state.chunks, **removed}:
                 chunk = state.chunks.get(key, EMPTY)
                 state.chunks[key] = Chunk(chunk.committed, chunk.pending, removed.get(key))
-
-        self._apply(change, synced=False)
 
     def removed(self) -> dict[ChunkKey, Position]:
         return {
@@ -184,12 +224,64 @@ class Disk:
 
         def finish() -> None:
             chunk = early if early is not None else self.chunk(key)
-            code = EIO if self.failing else 0
-            outcome(code, chunk.pending if pending else chunk.committed, chunk)
+            version = chunk.pending if pending else chunk.committed
+            if "serves-pending" in self.quirks and chunk.pending is not None:
+                version = chunk.pending
+            code = EIO if self.failing or self._fails_now("read") else 0
+            if code == 0 and version is not None and (key, version.position) in self._damaged:
+                if "no-checksum" in self.quirks:
+                    version = replace(version, data=bytes(len(version.data)))
+                else:
+                    self.reported += 1
+                    code = Status.CHECKSUM_MISMATCH
+            outcome(code, version, chunk)
 
         self._process.after(self._delay_ns(), finish)
 
-    # ---- endings of a life
+    # ---- what happens to disks
+
+    def damage(self, key: ChunkKey) -> bool:
+        """The bytes of the committed version rot where they lie. False: there are none."""
+        committed = self.chunk(key).committed
+        if committed is None or not committed.data:
+            return False
+        self._damaged.add((key, committed.position))
+        return True
+
+    def damaged(self) -> bool:
+        return bool(self._damaged)
+
+    def repair(self) -> None:
+        """What a scrub against another replica does."""
+        self._damaged.clear()
+
+    def image(self) -> _State:
+        """What is durable now."""
+        return self._durable.copy()
+
+    def replace_with(self, image: _State | None) -> None:
+        """Another disk in its place: an older image of this one, or (None) a blank one. The
+        process is dead."""
+        self.present = image is not None
+        self._durable = image if image is not None else _State(quirks=self.quirks)
+        self._seen = self._durable.copy()
+        self._journal = []
+        self._damaged.clear()
+
+    def _fails_now(self, kind: str) -> bool:
+        if kind not in self.fail_once:
+            return False
+        self.fail_once.discard(kind)
+        self._landed[f"eio once: {kind}"] += 1
+        return True
+
+    # ---- beginnings and endings of a life
+
+    def open(self) -> None:
+        """Recovery syncs what it found, also what a killed process had left unsynced."""
+        for change in self._journal:
+            change(self._durable)
+        self._journal = []
 
     def crash(self, power_loss: bool) -> None:
         """The process is gone. What was under way lands or not."""
@@ -205,7 +297,7 @@ class Disk:
         for change in self._journal[:kept]:
             change(self._durable)
         self._journal = []
-        self._seen = _State(dict(self._durable.chunks), dict(self._durable.rows))
+        self._seen = self._durable.copy()
 
     def _write(self, change: Change, synced: bool, outcome: Callable[[int], None]) -> None:
         self._next += 1
@@ -214,13 +306,13 @@ class Disk:
 
         def finish() -> None:
             landing = self._under_way.pop(number)
-            if self.failing:
+            if self.failing or self._fails_now("write") or (synced and self._fails_now("sync")):
                 self._landed["eio"] += 1
                 if self._loop.random.random() < 0.5:
                     self._apply(landing, synced=False)
-                outcome(EIO)
+                outcome(0 if "ignores-eio" in self.quirks else EIO)
                 return
-            self._apply(landing, synced and not self.sync_lies)
+            self._apply(landing, synced and "sync-lies" not in self.quirks)
             outcome(0)
 
         self._process.after(self._delay_ns(), finish)
@@ -238,7 +330,7 @@ class Disk:
         if self.faults.slow and self._loop.random.random() < self.faults.slow:
             self._landed["disk stall"] += 1
             return self._loop.random.randrange(self.faults.stall_ns)
-        return self._loop.random.randrange(50_000, 3 * MS)
+        return self._loop.random.randrange(50_000, 3 * MS) * self.slowness
 
 
 def _commit(state: _State, key: ChunkKey, made: Version) -> None:
@@ -249,7 +341,7 @@ def _commit(state: _State, key: ChunkKey, made: Version) -> None:
         state.chunks[key] = Chunk(removed=made.position if real else before.removed)
     else:
         state.chunks[key] = Chunk(committed=made)
-    if made.identity[0] != NOBODY:
+    if made.identity[0] != NOBODY and "no-dedup-row" not in state.quirks:
         row = (made.identity, key, made.position[1], len(made.data), _row_checksum(made))
         _put_row(state, row)
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 
 from tests.sim.disk import ChunkKey, Identity, Position
 
-__all__ = ["Entry", "Ledger", "Operation", "Violation"]
+__all__ = ["CELL", "CELLS", "Entry", "Ledger", "Operation", "Violation"]
+
+CELL, CELLS = 8, 6  # bytes; cells of a chunk: each write fills some with its number
 
 
 class Violation(Exception):
@@ -30,19 +32,36 @@ class Entry:
 
 @dataclass(slots=True)
 class Operation:
-    """One call of a client, for the witness check. Times are virtual ns."""
+    """One call of a client, for the checks. Times are virtual ns."""
 
     number: int
     kind: str  # write, truncate, remove, read
     chunk: ChunkKey
     identity: Identity | None
     began_ns: int
+    first: int = 0  # of a write: the cells that it fills with its number
+    count: int = 0  # of a truncate: how many cells stay
     ended_ns: int | None = None
     ok: bool = False
     attempts: int = 0
+    version: int = 0  # that the acknowledgement of an update named; 0: nothing was there to remove
     position: Position | None = None  # what a read saw; None: the chunk was never there
     data: bytes = b""
+    floor: Position = (0, 0)  # of a read: what was acknowledged before it began
     code: int = 0
+
+    @property
+    def payload(self) -> bytes:
+        return self.number.to_bytes(CELL, "big") * self.count if self.kind == "write" else b""
+
+    def applied_to(self, content: bytes) -> bytes:
+        """What the chunk holds after this update."""
+        if self.kind == "remove":
+            return b""
+        if self.kind == "truncate":
+            return content[: self.count * CELL].ljust(self.count * CELL, b"\0")
+        begin, end = self.first * CELL, (self.first + self.count) * CELL
+        return content[:begin].ljust(begin, b"\0") + self.payload + content[end:]
 
     def __str__(self) -> str:
         end = f"{self.ended_ns / 1e9:.3f}" if self.ended_ns is not None else "never"
@@ -59,7 +78,6 @@ class Ledger:
     acknowledged: dict[ChunkKey, Position] = field(default_factory=dict)
     promised: set[tuple[ChunkKey, Position]] = field(default_factory=set)
     died_ns: dict[int, int] = field(default_factory=dict)  # chain -> when nobody served, last
-    forgotten_reads: int = 0
     operations: list[Operation] = field(default_factory=list)
 
     def made(

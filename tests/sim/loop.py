@@ -50,7 +50,7 @@ class Loop:
                 return True
         if not queue:
             raise Stalled(f"nothing will ever happen after {self.now_ns / S:.3f} s")
-        self.now_ns = until_ns
+        self.now_ns = max(self.now_ns, until_ns)  # an event may have run the loop itself further
         return stop is None
 
     def note(self, *what: object) -> None:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from fs3.mgmtd.state import ClusterState, NodeIdentity, TargetReport
-from fs3.types import NodeId
+from fs3.types import NodeId, TargetId
 from tests.sim.disk import ChunkKey, Identity, Position, Row
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "Forwarded",
     "GetRouting",
     "Heartbeat",
+    "Leave",
     "PushRouting",
     "ReadRequest",
     "Register",
@@ -93,6 +94,14 @@ class Heartbeat:
 class Exit:
     node: NodeId
     incarnation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Leave:
+    """An operator wants a target out of its chain, or back in."""
+
+    target: TargetId
+    leaving: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,17 @@ class Network:
         self.faults = faults
         self.landed: Counter[str] = Counter()
         self._cut: Counter[tuple[str, str]] = Counter()
+        self._clogged_until_ns: dict[str, int] = {}  # process -> nothing gets out of or into it
 
     def heal(self) -> None:
         self.faults = NetworkFaults()
         self._cut.clear()
+        self._clogged_until_ns.clear()
+
+    def clog(self, name: str, duration_ns: int) -> None:
+        """Messages from and to it are held back, not lost."""
+        until_ns = self.loop.now_ns + duration_ns
+        self._clogged_until_ns[name] = max(self._clogged_until_ns.get(name, 0), until_ns)
 
     def cut(self, source: str, target: str) -> None:
         """One direction; nests."""
@@ -99,8 +106,17 @@ class Network:
         if faults.duplicate and random.random() < faults.duplicate:
             self.landed["duplicate"] += 1
             copies = 2
+        held_ns = self._held_ns(source, target) if self._clogged_until_ns else 0
         for _ in range(copies):
-            self.loop.after(self._delay_ns(), arrive)
+            self.loop.after(held_ns + self._delay_ns(), arrive)
+
+    def _held_ns(self, source: str, target: str) -> int:
+        clogged = self._clogged_until_ns
+        until_ns = max(clogged.get(source, 0), clogged.get(target, 0))
+        if until_ns <= self.loop.now_ns:
+            return 0
+        self.landed["clog"] += 1
+        return until_ns - self.loop.now_ns
 
     def _delay_ns(self) -> int:
         random, faults = self.loop.random, self.faults

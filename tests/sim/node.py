@@ -13,7 +13,14 @@ from fs3._native import craq
 from fs3.errors import Status
 from fs3.limits import LEASE_SERVER_SHARE
 from fs3.mgmtd.cluster import Refusal
-from fs3.mgmtd.state import ClusterState, NodeIdentity, TargetReport
+from fs3.mgmtd.state import (
+    LOCAL_OFFLINE,
+    ChainRecord,
+    ClusterState,
+    NodeIdentity,
+    TargetReport,
+)
+from fs3.mgmtd.transitions import Public
 from fs3.types import ChainId, ChainVersion, NodeId, TargetId
 from tests.sim import messages
 from tests.sim.disk import Disk
@@ -40,32 +47,42 @@ class StorageNode(Endpoint):
         self.incarnation = b""
         self._drift = drift
         self._placed = placed
-        self.disks = {target: Disk(self, world.landed) for target, _ in placed}
+        self.disks = {
+            target: Disk(self, world.landed, world.bugs.disk_quirks) for target, _ in placed
+        }
         self.targets: dict[int, Target] = {}
+        self.wall_jump_ns = 0  # somebody set the clock of the machine
+        self.strange: TargetReport | None = None  # a disk of another server was put in
         self._routing: ClusterState | None = None
         self._sequence = 0
         self._registered = False
         self._asking = False
+        self._manager = 0  # which of the managers is asked
         self._offered: tuple[int, int] | None = None  # routing version to apply first, until
 
     def clock_ns(self) -> int:
         """CLOCK_BOOTTIME of this machine: drifts, and knows no relation to other machines'."""
-        return int(self.loop.now_ns * (1 + self._drift)) + self.id * 1_000_000_000_000
+        jump_ns = self.wall_jump_ns if self.world.bugs.wall_clock_in_leases else 0
+        return int(self.loop.now_ns * (1 + self._drift)) + self.id * 1_000_000_000_000 + jump_ns
 
     # ---- lives
 
     def start(self) -> None:
         self.begin_life()
-        self.incarnation = f"{self.id}.{self.epoch}".encode().ljust(16, b".")
+        life = self.world.bugs.life(self.epoch)
+        self.incarnation = f"{self.id}.{life}".encode().ljust(16, b".")
         self.loop.note("start", self.name)
         self._routing = None
         self._sequence = 0
         self._registered = False
         self._asking = False
         self._offered = None
+        for disk in self.disks.values():
+            disk.open()
         self.targets = {
             target: Target(self, target, chain, self.disks[target])
             for target, chain in self._placed
+            if self.disks[target].present
         }
         self._tick()
         self._beat()
@@ -78,13 +95,19 @@ class StorageNode(Endpoint):
         for disk in self.disks.values():
             disk.crash(power_loss)
             disk.failing = False  # the operator replaced the cable
+            disk.fail_once.clear()
         self.targets = {}
+
+    def disk_failed(self) -> bool:
+        """A failure is final for the process: it has to be started anew."""
+        local = (target.replica.local for target in self.targets.values())
+        return any(disk.failing for disk in self.disks.values()) or LOCAL_OFFLINE in local
 
     # ---- requests
 
     def handle(self, request: object, reply: Reply) -> None:
         if isinstance(request, messages.PushRouting):
-            self.apply_routing(request.routing)
+            self.world.bugs.routing(self, request.routing)
             return
         target = self.targets.get(request.target)  # type: ignore[attr-defined]
         if target is None:
@@ -113,15 +136,27 @@ class StorageNode(Endpoint):
         if self._routing is not None and routing.version <= self._routing.version:
             return
         self._routing = routing
-        for target in self.targets.values():
-            target.set_chain(routing.chains[ChainId(target.chain)])
+        for number, chain in self._placed:
+            self._adopt(number, routing.chains[ChainId(chain)])
         self._grant()
         self.nudge()
 
+    def _adopt(self, number: int, chain: ChainRecord) -> None:
+        """As native/storage does: a target that should hold acknowledged writes and is not on the
+        disk is never made up."""
+        target = self.targets.get(number)
+        if target is None:
+            public = next(t.public for t in chain.targets if t.id == number)
+            counted_on = public in (Public.SERVING, Public.LASTSRV)
+            if counted_on and not self.world.bugs.makes_up_targets:
+                return
+            self.disks[number].present = True
+            target = self.targets[number] = Target(self, number, chain.id, self.disks[number])
+        target.set_chain(chain)
+
     def _tick(self) -> None:
-        event = craq.Tick()
         for target in self.targets.values():
-            target.feed(event)
+            target.tick()
         self.after(TICK_NS, self._tick)
 
     def _beat(self) -> None:
@@ -144,10 +179,17 @@ class StorageNode(Endpoint):
                 self._offer(sent_ns, lease_ns, version)
             elif payload in (Refusal.UNKNOWN_NODE, Refusal.DECLARED_DEAD):
                 self._registered = False
-            elif payload is Refusal.SUPERSEDED:
+            elif payload in (Refusal.SUPERSEDED, Refusal.FOREIGN_TARGET):
                 self.world.superseded(self)
+            else:
+                self._manager += 1
 
-        self.world.network.call(self, self.world.manager, beat, done, 1000 * MS)
+        self._call_manager(beat, done)
+
+    def _call_manager(self, request: object, done: Reply) -> None:
+        managers = self.world.managers
+        manager = managers[self._manager % len(managers)]
+        self.world.network.call(self, manager, request, done, 1000 * MS)
 
     def _register(self) -> None:
         if self._asking:
@@ -164,13 +206,16 @@ class StorageNode(Endpoint):
                 self._registered = True
                 self.apply_routing(routing)
                 self._offer(sent_ns, lease_ns, routing.version)
-            elif payload is Refusal.SUPERSEDED:
+            elif payload in (Refusal.SUPERSEDED, Refusal.FOREIGN_TARGET):
                 self.world.superseded(self)
+            else:
+                self._manager += 1
 
-        self.world.network.call(self, self.world.manager, request, done, 1000 * MS)
+        self._call_manager(request, done)
 
     def _offer(self, sent_ns: int, lease_ns: int, version: int) -> None:
-        until_ns = sent_ns + int(lease_ns * LEASE_SERVER_SHARE)
+        sent_ns = self.world.bugs.lease_from_ns(sent_ns, self.clock_ns())
+        until_ns = sent_ns + int(lease_ns * LEASE_SERVER_SHARE * self.world.bugs.lease_stretch)
         if self.world.bugs.lease_before_routing:
             version = 0
         self._offered = version, until_ns
@@ -185,7 +230,7 @@ class StorageNode(Endpoint):
             if code == 0 and isinstance(payload, ClusterState):
                 self.apply_routing(payload)
 
-        self.world.network.call(self, self.world.manager, messages.GetRouting(), done, 1000 * MS)
+        self._call_manager(messages.GetRouting(), done)
 
     def _grant(self) -> None:
         applied = self._routing.version if self._routing is not None else 0
@@ -197,13 +242,16 @@ class StorageNode(Endpoint):
             target.feed(craq.SetLease(until_ns))
 
     def _reports(self) -> tuple[TargetReport, ...]:
-        return tuple(
-            TargetReport(
-                target=TargetId(target.id),
-                local=target.replica.local,
-                chain=ChainId(target.chain),
-                chain_version=ChainVersion(target.replica.chain_version),
-                used_bytes=target.disk.used_bytes(),
-            )
-            for target in self.targets.values()
+        reports = tuple(
+            self.world.bugs.report(self, self._report(t)) for t in self.targets.values()
+        )
+        return reports if self.strange is None else (*reports, self.strange)
+
+    def _report(self, target: Target) -> TargetReport:
+        return TargetReport(
+            target=TargetId(target.id),
+            local=target.replica.local,
+            chain=ChainId(target.chain),
+            chain_version=ChainVersion(target.replica.chain_version),
+            used_bytes=target.disk.used_bytes(),
         )

@@ -10,16 +10,20 @@ all fails: it would have tested nothing.
 
 import argparse
 import itertools
+import logging
 import pathlib
 import sys
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 
-from tests.sim.bugs import PLANTED, Bugs
+from tests.sim.bugs import Bugs
+from tests.sim.bugs_table import PLANTED
+from tests.sim.checks import Judged
 from tests.sim.cluster import Outcome, simulate
-from tests.sim.faults import STRIKES, Plan
 from tests.sim.ledger import Violation
+from tests.sim.plan import Plan
+from tests.sim.strikes import STRIKES
 
 __all__ = ["Summary", "known_seeds", "main", "run_seeds"]
 
@@ -35,7 +39,7 @@ class Summary:
     operations: int = 0
     updates: int = 0
     virtual_s: float = 0.0
-    forgotten_reads: int = 0
+    judged: Judged = field(default_factory=Judged)
     landed: Counter[str] = field(default_factory=Counter)
     drawn: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
@@ -46,7 +50,7 @@ class Summary:
         self.operations += outcome.operations
         self.updates += outcome.updates
         self.virtual_s += outcome.virtual_s
-        self.forgotten_reads += outcome.forgotten_reads
+        self.judged.add(outcome.judged)
         self.landed.update(outcome.landed)
         self.rows.update(outcome.rows)
 
@@ -61,7 +65,7 @@ def run_seeds(seeds: list[int], bugs: Bugs | None = None, stop_at_failure: bool 
     summary = Summary()
     for number, seed in enumerate(seeds):
         summary.runs += 1
-        summary.drawn.update(Plan.draw(seed).strikes)
+        summary.drawn.update(Plan.draw(seed).strikes.keys())
         try:
             outcome = simulate(seed, bugs)
             summary.add(outcome)
@@ -113,7 +117,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--bug", choices=sorted(PLANTED), help="plant this protocol bug")
     options = parser.parse_args(arguments)
-    bugs = PLANTED[options.bug] if options.bug else None
+    logging.getLogger("fs3").addHandler(logging.NullHandler())  # what managers warn of is in traces
+    bugs = PLANTED[options.bug]() if options.bug else None
     if options.seed is not None:
         return _one(options.seed, bugs, options.trace)
     seeds = [*known_seeds(), *itertools.islice(itertools.count(options.first), options.seeds)]
@@ -130,7 +135,9 @@ def main(arguments: list[str]) -> int:
     print("drawn:  " + ", ".join(drawn))
     print("landed: " + _counts(summary.landed))
     print("rows of the target state table met: " + " ".join(sorted(summary.rows)))
-    print(f"reads of unacknowledged updates that died with all replicas: {summary.forgotten_reads}")
+    judged = summary.judged
+    print(f"black box: {judged.blind} histories judged, {judged.too_big} were beyond its bar")
+    print(f"reads of unacknowledged updates that died with all replicas: {judged.forgotten_reads}")
     if not summary.landed:
         print("FAIL no fault landed: nothing was tested")
         return 1

@@ -16,7 +16,7 @@ from fs3.errors import Status
 from fs3.mgmtd.state import ChainRecord
 from fs3.mgmtd.transitions import Public
 from tests.sim import messages
-from tests.sim.disk import REMOVE, Chunk, ChunkKey, Disk, Position, Version, checksum
+from tests.sim.disk import EIO, REMOVE, Chunk, ChunkKey, Disk, Position, Version, checksum
 from tests.sim.ledger import Violation
 from tests.sim.loop import MS, S
 from tests.sim.network import Reply
@@ -30,7 +30,7 @@ CHUNK_SIZE = 256  # bytes
 OF_OP, PENDING, COMMITTED, NONE = 0, 1, 2, 3
 PAGE = 3  # chunks of a SyncStart answer: several pages even for small targets
 FORWARD_TIMEOUT_NS = 1500 * MS
-LOCAL_OFFLINE = 3
+LOCAL_UPTODATE, LOCAL_OFFLINE = 1, 3
 
 Peer = tuple[int, int, bool]
 
@@ -60,12 +60,17 @@ class Target:
         self._feeding = False
         self._waiting: list[object] = []
         self._view_successor: Peer | None = None
+        self._view_predecessor: Peer | None = None
+        self.staging: dict[ChunkKey, Position] = {}  # the newest that began
+        self._synced_in = 0  # the chain version in which the predecessor's history was taken over
+        self._full = False
         self._load()
 
     def _load(self) -> None:
+        bugs = self.node.world.bugs
         for key, chunk in self.disk.chunks():
             if chunk.committed is not None or chunk.pending is not None:
-                self.feed(_load_event(key, chunk))
+                self.feed(_load_event(key, bugs.loaded(chunk)))
         for row in self.disk.rows():
             self.feed(craq.LoadDedup(row=row))
 
@@ -84,18 +89,37 @@ class Target:
         self._feeding = False
 
     def set_chain(self, chain: ChainRecord) -> None:
-        if chain.version <= self.replica.chain_version:
+        if chain.version <= self.replica.chain_version and not self.node.world.bugs.goes_back:
             return
         state, before, after = _view(chain, self.id)
         self._view_successor = after
+        self._view_predecessor = before
         self.node.world.loop.note(
             self.id, "chain", chain.version, state.name, before and before[0], after and after[0]
         )
+        known = self.replica.chain_version
+        state = self.node.world.bugs.state(state)
         self.feed(craq.SetChain(chain.id, chain.version, int(state), before, after))
+        if self.replica.chain_version < known:
+            raise Violation("I6", f"target {self.id}: {known} -> {self.replica.chain_version}")
+
+    def _note_space(self) -> None:
+        full = self.disk.full() and not self.node.world.bugs.ignores_space
+        if full != self._full:
+            self._full = full
+            self.node.world.landed["disk full" if full else "space back"] += 1
+            self.feed(craq.SetSpace(full))
+
+    def tick(self) -> None:
+        self._note_space()
+        self.feed(craq.Tick())
 
     def update(self, request: messages.UpdateRequest, reply: Reply) -> None:
-        self.feed(
-            craq.ClientUpdate(
+        request = self.node.world.bugs.arriving(self, request)
+
+        def go() -> None:
+            self._note_space()
+            event = craq.ClientUpdate(
                 op=self._begin(reply, request.data, request),
                 chunk=request.chunk,
                 kind=request.kind,
@@ -106,16 +130,22 @@ class Target:
                 chain_version=request.chain_version,
                 identity=request.identity,
             )
-        )
+            self._at("write.data_pulled", lambda: self.feed(event))
+
+        self._at("write.received", go, lambda: reply(Status.BUSY, "injected"))
 
     def read(self, request: messages.ReadRequest, reply: Reply) -> None:
+        request = self.node.world.bugs.arriving(self, request)
         op = self._begin(reply, b"", request)
         deadline_ns = self.node.clock_ns() + 500 * MS
         self.feed(craq.Read(op, request.chunk, request.chain_version, False, deadline_ns))
 
     def forwarded(self, request: messages.Forwarded, reply: Reply) -> None:
-        self.feed(
-            craq.Forwarded(
+        request = self.node.world.bugs.arriving(self, request)
+
+        def go() -> None:
+            self._note_space()
+            event = craq.Forwarded(
                 op=self._begin(reply, request.data, request),
                 from_target=request.from_target,
                 chunk=request.chunk,
@@ -130,7 +160,9 @@ class Target:
                 identity=request.identity,
                 resync=request.resync,
             )
-        )
+            self._at("write.data_pulled", lambda: self.feed(event))
+
+        self._at("write.received", go, lambda: reply(Status.BUSY, "injected"))
 
     def ask(self, request: messages.Ask, reply: Reply) -> None:
         op = self._begin(reply, b"", request)
@@ -141,6 +173,22 @@ class Target:
     def tell_done(self, request: messages.TellDone, reply: Reply) -> None:
         op = self._begin(reply, b"", request)
         self.feed(craq.SyncDone(op, request.from_target, request.chain_version))
+
+    def _at(
+        self, point: str, go: Callable[[], None], fail: Callable[[], None] | None = None
+    ) -> None:
+        """A named point (points.py): goes on, unless this run has something happen here."""
+        points = self.node.world.points
+        if points is None:
+            go()
+        else:
+            points.at(self, point, go, fail)
+
+    @property
+    def role(self) -> str:
+        if self._view_predecessor is None:
+            return "head"
+        return "middle" if self._view_successor is not None else "tail"
 
     def _begin(self, reply: Reply, data: bytes, request: object) -> int:
         op = self._next_op
@@ -155,15 +203,29 @@ class Target:
         position: Position = e.chain_version, e.version
         if isinstance(self._open[e.op].request, messages.UpdateRequest):
             self._made(e, position, data)
+        else:
+            self._check_above(e.chunk, position)
+        self.staging[e.chunk] = position
         self.node.world.loop.note(self.id, "stage", e.chunk, position, e.kind, e.commit)
 
-        def staged(code: int, made: Version) -> None:
-            self.note_held(e.chunk, made, code)
-            self.feed(craq.Staged(e.op, code, len(made.data), _sum(made)))
+        open_ = self._open[e.op].request
+        resync = isinstance(open_, messages.Forwarded) and open_.resync
 
-        self.disk.stage(
-            e.chunk, e.kind, position, e.offset, e.length, data, e.identity, e.commit, staged
-        )
+        def staged(code: int, made: Version) -> None:
+            def feed(code: int) -> None:
+                self.note_held(e.chunk, made, code)
+                self.feed(craq.Staged(e.op, code, len(made.data), _sum(made)))
+
+            point = "resync.chunk_applied" if resync else "write.pending_durable"
+            self._at(point, lambda: feed(code), lambda: feed(EIO))
+
+        def stage() -> None:
+            self.disk.stage(
+                e.chunk, e.kind, position, e.offset, e.length, data, e.identity, e.commit, staged
+            )
+            self._at("write.pending_staged", _nothing, lambda: self.disk.fail_once.add("write"))
+
+        self._at("write.chunk_locked", stage, lambda: self.feed(craq.Staged(e.op, EIO, 0, 0)))
 
     def _made(self, e: Any, position: Position, data: bytes) -> None:
         """This replica is the head, and this is where a version comes from."""
@@ -184,8 +246,18 @@ class Target:
         assert pending is not None
         self._check_below(e.chunk, pending.position)
         self.node.world.loop.note(self.id, "commit", e.chunk, pending.position)
-        self.disk.commit(
-            e.chunk, e.version, e.synced, lambda code: self.feed(craq.Committed(e.op, code))
+
+        def done(code: int) -> None:
+            self._at(
+                "write.commit_durable",
+                lambda: self.feed(craq.Committed(e.op, code)),
+                lambda: self.feed(craq.Committed(e.op, EIO)),
+            )
+
+        self._at(
+            "write.commit_staged",
+            lambda: self.disk.commit(e.chunk, e.version, e.synced, done),
+            lambda: self.feed(craq.Committed(e.op, EIO)),
         )
 
     def _check_below(self, chunk: ChunkKey, position: Position) -> None:
@@ -202,6 +274,20 @@ class Target:
                 "I7", f"target {self.id} commits {chunk} at {position}, {peer.id} has {held}"
             )
 
+    def _check_above(self, chunk: ChunkKey, position: Position) -> None:
+        """I7: what is staged here is staged, or more, at the predecessor."""
+        before = self._view_predecessor
+        peer = self.node.world.target(before[0]) if before is not None else None
+        if peer is None or peer.replica.chain_version != self.replica.chain_version:
+            return
+        held = peer.disk.chunk(chunk)
+        above = [v.position for v in (held.committed, held.pending) if v is not None]
+        above += [p for p in (held.removed, peer.staging.get(chunk)) if p is not None]
+        if peer.replica.local != LOCAL_OFFLINE and max(above, default=(0, 0)) < position:
+            raise Violation(
+                "I7", f"target {self.id} stages {chunk} at {position}, {peer.id} has {above}"
+            )
+
     def _discard(self, e: Any) -> None:
         self.disk.discard(e.chunk)
 
@@ -213,25 +299,39 @@ class Target:
             if e.op in self._open:
                 self._open[e.op].seen = version
                 self._open[e.op].chunk = chunk
-            self.feed(craq.ReadDone(e.op, code, version.position[1] if version else 0))
+            event = craq.ReadDone(e.op, code, version.position[1] if version else 0)
+            error = craq.ReadDone(e.op, EIO, 0)
+            self._at("read.bytes_read", lambda: self.feed(event), lambda: self.feed(error))
 
-        self.disk.read(e.chunk, False, done)
+        self._at(
+            "read.version_chosen",
+            lambda: self.disk.read(e.chunk, False, done),
+            lambda: self.feed(craq.ReadDone(e.op, EIO, 0)),
+        )
 
     # ---- effects on the network
 
     def _forward(self, e: Any) -> None:
+        point = "resync.chunk_locked" if e.resync else "write.before_forward"
+        lost = craq.ForwardDone(e.op, Status.CONNECTION_LOST)
+        self._at(point, lambda: self._forward_now(e), lambda: self.feed(lost))
+
+    def _forward_now(self, e: Any) -> None:
+        if e.bytes == OF_OP and e.source not in self._open:  # it was held up for too long
+            self.feed(craq.ForwardDone(e.op, Status.TIMED_OUT))
+            return
         if e.bytes in (OF_OP, NONE):
             self._send(e, self._open[e.source].data if e.bytes == OF_OP else b"")
             return
 
         def done(code: int, version: Version | None, _chunk: Chunk) -> None:
-            if code == 0 and (version is None or version.position != (e.update_chain, e.version)):
+            other = version is None or version.position != (e.update_chain, e.version)
+            if code == 0 and other and not self.node.world.bugs.sends_what_is_there:
                 code = Status.BUSY  # the chunk changed while it was read
             if code != 0:
                 self.feed(craq.ForwardDone(e.op, code))
                 return
-            assert version is not None
-            self._send(e, version.data)
+            self._send(e, version.data if version is not None else b"")
 
         self.disk.read(e.chunk, e.bytes == PENDING, done)
 
@@ -252,13 +352,20 @@ class Target:
             resync=e.resync,
             data=data,
         )
+        request = self.node.world.bugs.leaving(self, request)
         position = e.update_chain, e.version
         self.node.world.loop.note(self.id, "forward", e.chunk, position, e.kind, "to", e.to[0])
 
+        acked = "resync.lock_released" if e.resync else "write.successor_acked"
+        lost = craq.ForwardDone(e.op, Status.CONNECTION_LOST)
+
         def done(code: int, payload: object) -> None:
-            self.feed(craq.ForwardDone(e.op, code, payload if code == 0 else 0))
+            event = craq.ForwardDone(e.op, code, payload if code == 0 else 0)
+            self._at(acked, lambda: self.feed(event), lambda: self.feed(lost))
 
         self.node.call_node(e.to[1], request, done, FORWARD_TIMEOUT_NS)
+        sent = "resync.chunk_sent" if e.resync else "write.after_forward"
+        self._at(sent, _nothing, lambda: self.feed(lost))
 
     def _ask_peer(self, e: Any) -> None:
         request = messages.Ask(
@@ -270,31 +377,63 @@ class Target:
             removed=self.disk.removed() if e.after is None else {},
         )
 
+        def feed(code: int, chunks: list[Any], end: bool) -> None:
+            end = end or self.node.world.bugs.one_page
+            self.feed(craq.PeerChunks(e.op, code, chunks, end))
+            if code == 0 and self.node.world.bugs.tells_done_early:
+                early = messages.TellDone(e.peer[0], self.id, e.chain_version)
+                self.node.call_node(e.peer[1], early, lambda *_: None, 2 * S)
+
         def done(code: int, payload: object) -> None:
             chunks, end = payload if code == 0 else ([], False)
-            self.feed(craq.PeerChunks(e.op, code, chunks, end))
+            self._at(
+                "resync.diff_made",
+                lambda: feed(code, chunks, end),
+                lambda: feed(Status.CONNECTION_LOST, [], False),
+            )
 
-        self.node.call_node(e.peer[1], request, done, FORWARD_TIMEOUT_NS)
+        def ask() -> None:
+            self.node.call_node(e.peer[1], request, done, FORWARD_TIMEOUT_NS)
+            self._at("resync.dump_asked", _nothing, lambda: feed(Status.CONNECTION_LOST, [], False))
+
+        self._at("resync.start_decided", ask, lambda: feed(Status.CONNECTION_LOST, [], False))
 
     def _tell_peer(self, e: Any) -> None:
         request = messages.TellDone(e.peer[0], self.id, e.chain_version)
         self.node.call_node(
             e.peer[1], request, lambda code, _: self.feed(craq.PeerDone(e.op, code)), 2 * S
         )
+        lost = craq.PeerDone(e.op, Status.CONNECTION_LOST)
+        self._at("resync.done_sent", _nothing, lambda: self.feed(lost))
 
     # ---- effects on those who asked
 
     def _reply(self, e: Any) -> None:
         open_ = self._open.pop(e.op)
+        point, after = REPLY_POINTS[type(open_.request)]
+        if e.code != 0:
+            point = ""
+
+        def answer() -> None:
+            self._answer(e, open_)
+            self._at(after, _nothing)
+
+        if not point:
+            self._answer(e, open_)
+        else:
+            self._at(point, answer, lambda: open_.reply(Status.CONNECTION_LOST, "injected"))
+
+    def _answer(self, e: Any, open_: Open) -> None:
         request = open_.request
-        if e.code == Status.CHECKSUM_MISMATCH:
+        if e.code == Status.CHECKSUM_MISMATCH and not isinstance(request, messages.ReadRequest):
             raise Violation("I5", f"target {self.id}: {e.detail}")
         if e.code != 0:
             open_.reply(e.code, e.detail)
         elif isinstance(request, messages.ReadRequest):
             open_.reply(0, _seen(open_))
         elif isinstance(request, messages.Ask):
-            if request.after is None:
+            if request.after is None and request.chain_version != self._synced_in:
+                self._synced_in = request.chain_version
                 self.disk.note_removed(request.removed)
             open_.reply(0, self._page(request.after))
         elif isinstance(request, messages.UpdateRequest):
@@ -327,7 +466,10 @@ class Target:
 
     def _set_local(self, e: Any) -> None:
         self.node.world.loop.note(self.id, "local", e.state)
-        self.node.nudge()
+        if e.state == LOCAL_UPTODATE:
+            self._at("resync.marked_uptodate", self.node.nudge)
+        else:
+            self.node.nudge()
 
 
 def _sum(made: Version) -> int:
@@ -384,6 +526,18 @@ def _view(chain: ChainRecord, target: int) -> tuple[Public, Peer | None, Peer | 
     after = peers[at + 1] if at + 1 < len(peers) else None
     return state, before, after
 
+
+def _nothing() -> None:
+    """The point is behind what it is named after."""
+
+
+REPLY_POINTS: dict[type, tuple[str, str]] = {  # before the answer, and after it
+    messages.UpdateRequest: ("write.dedup_saved", "write.replied"),
+    messages.Forwarded: ("write.dedup_saved", "write.replied"),
+    messages.ReadRequest: ("read.lease_checked", "read.sent"),
+    messages.Ask: ("resync.dump_answered", ""),
+    messages.TellDone: ("", ""),
+}
 
 EXECUTE: dict[type, Callable[[Target, Any], None]] = {
     craq.Stage: Target._stage,

@@ -4,9 +4,10 @@ import threading
 
 import pytest
 
-from fs3.errors import BadRequest, Damaged, Denied, RetryElsewhere
+from fs3.errors import BadRequest, Damaged, Denied, OutcomeUnknown, RetryElsewhere, Status
 from fs3.kv.api import Transaction, transact
 from fs3.kv.memory import MemoryStore
+from fs3.kv.transaction import OptimisticTransaction
 from fs3.mgmtd import bootstrap, store
 from fs3.mgmtd.cluster import Heartbeat, NodeExited, NodeRegistered
 from fs3.mgmtd.election import PRIMARY_KEY, Election, Fenced
@@ -173,6 +174,37 @@ def test_what_was_persisted_but_not_published_is_there_after_a_restart() -> None
     second = world.manager("b")
     assert second.state().version == before + 1
     assert NodeId(1) in second.state().nodes
+
+
+class _LosesOutcomes(MemoryStore):
+    """Commits, and does not say so, from `armed` on."""
+
+    armed = False
+
+    def _commit(self, transaction: OptimisticTransaction) -> int:
+        version = super()._commit(transaction)
+        if self.armed:
+            raise OutcomeUnknown(Status.TIMED_OUT, "kv", "the connection broke")
+        return version
+
+
+def test_a_primary_that_does_not_know_what_is_written_steps_down() -> None:
+    """Otherwise it renews a lease of a server that the next primary finds dead in the store."""
+    world = World()
+    world.kv = _LosesOutcomes()
+    bootstrap.initialise(
+        world.kv, cluster_id=CLUSTER, storage_nodes=[1, 2, 3], replicas=3, chains=2
+    )
+    manager = world.manager("a")
+    world.register(manager, 1, b"1" * 16)
+    world.kv.armed = True
+    with pytest.raises(RetryElsewhere):
+        manager.submit(NodeExited(NodeId(1), b"1" * 16, world.clock.monotonic_ns()))
+    assert world.fenced == ["a"]
+    world.kv.armed = False
+    with pytest.raises(RetryElsewhere):
+        manager.state()
+    assert not world.manager("b").state().nodes[NodeId(1)].alive
 
 
 # ---- election
