@@ -1,6 +1,7 @@
 """Runs the levels of the test suite, cheapest first, and says at the end what passed.
 
-Every level runs even when one before it failed; the exit status is 0 only when all passed.
+Every level runs even when one before it failed; the exit status is 0 only when all passed. The deep
+levels (--deep) take hours: more seeds, sanitizers, fuzzers.
 """
 
 import dataclasses
@@ -10,9 +11,15 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PYTEST = [sys.executable, "-m", "pytest"]
+SIMULATION = [sys.executable, "-m", "tests.sim.run"]
+NEMESIS = [sys.executable, "-m", "tests.nemesis"]
+DEEP_SEEDS = 10_000
+FUZZ_MINUTES = 10  # for each target of tests/fuzz
+NEMESIS_SEEDS = 60  # of a minute each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +27,8 @@ class Level:
     name: str
     what: str
     commands: list[list[str]]
-    on_request: bool = False  # only when it is named
+    environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    in_steps: bool = False  # each command needs the one before
 
 
 @dataclasses.dataclass
@@ -37,7 +45,7 @@ def levels() -> list[Level]:
     python_code = ["fs3", "tests", "bench", "native/proto_python.py"]
     native_code = sorted(
         str(path.relative_to(ROOT))
-        for top in ("native", "tests/native")
+        for top in ("native", "tests/native", "tests/fuzz")
         for path in (ROOT / top).rglob("*")
         if path.suffix in (".h", ".cc")
     )
@@ -61,23 +69,72 @@ def levels() -> list[Level]:
             [["ctest", "--test-dir", "build", "--output-on-failure", "-j", "2"]],
         ),
         Level("posix", "the FUSE session on a memory file system", [[*PYTEST, "tests/posix"]]),
-        Level(
-            "sim",
-            "300 simulated schedules with faults",
-            [[sys.executable, "-m", "tests.sim.run", "--seeds", "300"]],
-        ),
+        Level("sim", "300 simulated schedules with faults", [[*SIMULATION, "--seeds", "300"]]),
         Level(
             "cluster",
             "real processes and mounts",
             [[*PYTEST, "tests/cluster", "--ignore=tests/cluster/test_proof.py"]],
         ),
         Level(
+            "nemesis",
+            "real processes in network namespaces, faults by seed",
+            [[*NEMESIS, "--seeds", "2", "--seconds", "20"]],
+        ),
+        Level(
             "proof",
-            "real programs while nodes are killed; only by name",
+            "real programs on the mount while nodes are killed",
             [[*PYTEST, "tests/cluster/test_proof.py"]],
-            on_request=True,
         ),
     ]
+
+
+def deep_levels() -> list[Level]:
+    """What takes too long for every change; a new kind of long run is a row here."""
+    return [
+        Level(
+            "sim",
+            f"{DEEP_SEEDS:,} simulated schedules",
+            [[*SIMULATION, "--seeds", str(DEEP_SEEDS)]],
+        ),
+        _sanitized(
+            "asan",
+            "address,undefined",
+            {
+                "ASAN_OPTIONS": "detect_stack_use_after_return=1",
+                "UBSAN_OPTIONS": "print_stacktrace=1",
+            },
+        ),
+        _sanitized("tsan", "thread", {"TSAN_OPTIONS": f"suppressions={TSAN_SUPPRESSIONS}"}),
+        Level(
+            "fuzz",
+            f"each decoder for {FUZZ_MINUTES} minutes",
+            [[sys.executable, "-m", "tests.fuzz.run", "--minutes", str(FUZZ_MINUTES)]],
+        ),
+        Level(
+            "nemesis",
+            f"{NEMESIS_SEEDS} minutes of faults on real processes",
+            [[*NEMESIS, "--seeds", str(NEMESIS_SEEDS), "--seconds", "60"]],
+        ),
+    ]
+
+
+TSAN_SUPPRESSIONS = ROOT / "tests/native/tsan.supp"
+
+
+def _sanitized(name: str, sanitizers: str, environment: Mapping[str, str]) -> Level:
+    """The native tests, built and run under a sanitizer in build-NAME."""
+    build = f"build-{name}"
+    configure = [
+        *("cmake", "-S", "native", "-B", build, "-G", "Ninja"),
+        f"-DPython_EXECUTABLE={sys.executable}",
+        f"-DFS3_SANITIZE={sanitizers}",
+    ]
+    commands = [
+        configure,
+        ["cmake", "--build", build, "--target", "native_tests"],
+        ["ctest", "--test-dir", build, "--output-on-failure", "-j", "2"],
+    ]
+    return Level(name, f"native tests under {sanitizers}", commands, environment, in_steps=True)
 
 
 _PASSED = (re.compile(r"(\d+) passed"), re.compile(r"tests passed.* out of (\d+)"))
@@ -114,7 +171,12 @@ def run(level: Level) -> Result:
         before = result.failed
         try:
             process = subprocess.Popen(
-                command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+                command,
+                cwd=ROOT,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                env={**os.environ, **level.environment},
             )
         except FileNotFoundError as error:
             print(f"{error.filename} is missing; install what the tests need: deploy/setup --dev")
@@ -128,16 +190,21 @@ def run(level: Level) -> Result:
         # The exit status decides; what looks like a count in other output does not.
         failed = result.failed - before
         result.failed = before + (max(failed, 1) if process.returncode else 0)
+        if level.in_steps and process.returncode:
+            break
     result.seconds = time.monotonic() - begin_s
     return result
 
 
-def usage(known: list[Level]) -> str:
-    names = "\n".join(f"  {level.name:<8} {level.what}" for level in known)
+def usage() -> str:
+    def table(levels: list[Level]) -> str:
+        return "\n".join(f"  {level.name:<8} {level.what}" for level in levels)
+
     return (
-        "tests/run                        every level but those that run only by name\n"
-        "tests/run LEVEL...               only these:\n"
-        f"{names}\n"
+        "tests/run [LEVEL...]             every level, or only these:\n"
+        f"{table(levels())}\n"
+        "tests/run --deep [LEVEL...]      what takes hours:\n"
+        f"{table(deep_levels())}\n"
         "tests/run sim --seed N --trace   repeats one simulated schedule\n"
         "Exit status: 0 all passed, 1 something failed, 2 wrong use."
     )
@@ -157,25 +224,23 @@ def summary(results: list[Result]) -> str:
     return "\n".join(["", *lines, f"{passed} passed, {failed} failed"])
 
 
-def main(names: list[str], known: list[Level] | None = None) -> int:
-    known = known or levels()
-    if "-h" in names or "--help" in names:
-        print(usage(known))
+def main(arguments: list[str], known: list[Level] | None = None) -> int:
+    if "-h" in arguments or "--help" in arguments:
+        print(usage())
         return 0
+    names = [name for name in arguments if name != "--deep"]
+    known = known or (deep_levels() if "--deep" in arguments else levels())
     unknown = [name for name in names if name not in {level.name for level in known}]
     if unknown:
-        print(f"there is no level {', '.join(unknown)}\n\n{usage(known)}", file=sys.stderr)
+        print(f"there is no level {', '.join(unknown)}\n\n{usage()}", file=sys.stderr)
         return 2
     os.environ.setdefault("PYTHONHASHSEED", "0")
-    wanted = [
-        level for level in known if level.name in names or (not names and not level.on_request)
-    ]
-    results = [run(level) for level in wanted]
+    results = [run(level) for level in known if level.name in names or not names]
     print(summary(results))
     return 1 if any(result.failed for result in results) else 0
 
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["sim"] and len(sys.argv) > 2:  # tests/run sim --seed N --trace
-        sys.exit(subprocess.call([sys.executable, "-m", "tests.sim.run", *sys.argv[2:]], cwd=ROOT))
+        sys.exit(subprocess.call([*SIMULATION, *sys.argv[2:]], cwd=ROOT))
     sys.exit(main(sys.argv[1:]))

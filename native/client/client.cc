@@ -223,7 +223,9 @@ bool Core::close(Function<void()> drained) {
     std::atomic<size_t> open;
     Function<void()> drained;
   };
-  auto join = std::make_shared<Join>(lanes_.size(), std::move(drained));
+  auto join = std::make_shared<Join>();
+  join->open = lanes_.size();
+  join->drained = std::move(drained);
   for (const auto& lane : lanes_) {
     lane->run([self = shared_from_this(), lane = lane.get(), join] {
       lane->close([join] {

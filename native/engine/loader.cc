@@ -89,7 +89,9 @@ Result<BlockRef> Loader::adopt(const VersionRecord& record) {
     if (other && other->block && other->block->address() == record.block) return other->block;
   }
   BlockRef block = blocks_.pool().adopt(record.block);
-  if (!block) return bad("block: another chunk uses it too");
+  // The pool hands a bad block to whoever names it; its one user is known here.
+  bool first = block && (!block->bad || bad_in_use_.insert(record.block).second);
+  if (!first) return bad("block: another chunk uses it too");
   return block;
 }
 

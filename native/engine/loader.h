@@ -5,6 +5,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string_view>
 
 #include "engine/block_store.h"
@@ -32,6 +33,7 @@ class Loader {
   BlockStore& blocks_;
   std::map<TargetId, Target>& targets_;
   uint64_t times_opened_ = 0;
+  std::set<BlockAddress> bad_in_use_;
   // The chunk whose rows are passing.
   Chunk* chunk_ = nullptr;
   TargetId target_ = 0;

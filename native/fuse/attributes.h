@@ -23,8 +23,14 @@ constexpr SplitTime split_time(int64_t ns) {
   }
   return {static_cast<uint64_t>(seconds), static_cast<uint32_t>(rest)};
 }
+// The nearest time that a 64-bit count can say (years 1677 to 2262): utimensat(2) takes any, and
+// file systems keep the nearest they have.
 constexpr int64_t join_time(uint64_t seconds, uint32_t nanoseconds) {
-  return static_cast<int64_t>(seconds) * kNsPerSecond + nanoseconds;
+  constexpr int64_t kLatest = INT64_MAX / kNsPerSecond - 5;  // the nanoseconds may be up to 4 s
+  int64_t signed_seconds = static_cast<int64_t>(seconds);
+  if (signed_seconds > kLatest) return INT64_MAX;
+  if (signed_seconds < -kLatest) return INT64_MIN;
+  return signed_seconds * kNsPerSecond + nanoseconds;
 }
 
 // How long the kernel may believe names and attributes.

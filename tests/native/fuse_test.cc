@@ -233,6 +233,12 @@ TEST(Times, FloorBeforeTheEpoch) {
             1'500'000'000);
 }
 
+TEST(Times, BeyondTheCountTakesTheNearest) {
+  EXPECT_EQ(join_time(uint64_t{1} << 60, 5), INT64_MAX);
+  EXPECT_EQ(join_time(static_cast<uint64_t>(INT64_MIN), UINT32_MAX), INT64_MIN);
+  EXPECT_EQ(join_time(4'000'000'000, 7), 4'000'000'000'000'000'007);
+}
+
 TEST(Callers, ReadsGroups) {
   EXPECT_EQ(parse_groups("Name:\tx\nGroups:\t4 24 1000 \nNStgid:\t1\n"),
             (std::vector<uint32_t>{4, 24, 1000}));

@@ -4,12 +4,21 @@ import sys
 
 import pytest
 
-from tests.runner import Level, Result, count, levels, main, summary
+from tests.runner import Level, Result, count, deep_levels, levels, main, summary
 
 GOOD = Level("good", "passes", [[sys.executable, "-c", "print('3 passed in 0.1s')"]])
 BAD = Level("bad", "fails", [[sys.executable, "-c", "import sys; print('no count'); sys.exit(3)"]])
-LATER = Level("later", "by name", [[sys.executable, "-c", "print('1 passed')"]], on_request=True)
-KNOWN = [GOOD, BAD, LATER]
+STEPS = Level(
+    "steps",
+    "stops at the first failure",
+    [
+        [sys.executable, "-c", "import os, sys; print(os.environ['SHOWN']); sys.exit(1)"],
+        [sys.executable, "-c", "print('not reached')"],
+    ],
+    {"SHOWN": "an environment of its own"},
+    in_steps=True,
+)
+KNOWN = [GOOD, BAD]
 
 
 def test_a_failing_level_fails_the_run_and_names_how_to_repeat_it(
@@ -20,12 +29,18 @@ def test_a_failing_level_fails_the_run_and_names_how_to_repeat_it(
     assert "FAIL  bad" in text
     assert "repeat with: tests/run bad" in text
     assert text.endswith("3 passed, 1 failed\n")
-    assert "later" not in text
 
 
 def test_only_what_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["later", "good"], KNOWN) == 0
-    assert capsys.readouterr().out.endswith("4 passed, 0 failed\n")
+    assert main(["good"], KNOWN) == 0
+    assert capsys.readouterr().out.endswith("3 passed, 0 failed\n")
+
+
+def test_steps_end_at_the_first_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([], [STEPS]) == 1
+    text = capsys.readouterr().out
+    assert "an environment of its own" in text
+    assert "\nnot reached\n" not in text
 
 
 def test_a_missing_tool_fails_its_level(capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +53,7 @@ def test_unknown_name_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "there is no level nope" in capsys.readouterr().err
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {level.name}" in text for level in levels())
+    assert all(f"  {level.name}" in text for level in levels() + deep_levels())
 
 
 @pytest.mark.parametrize(
