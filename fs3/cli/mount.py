@@ -12,6 +12,13 @@ from fs3.cli.cluster_dir import data_option, find_running
 @data_option
 @click.option("--mgmtd", help="Address of a manager, instead of the local cluster's.")
 @click.option("--read-only", is_flag=True, help="Nothing can be changed through it.")
+@click.option(
+    "--frontend",
+    type=click.Choice(["native", "python"]),
+    default="native",
+    show_default=True,
+    help="native: C++, fast. python: fusepy over the Python client, the reference in tests.",
+)
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until unmounted.")
 @click.option("--ready-fd", type=int, hidden=True)
 def mount(
@@ -19,19 +26,23 @@ def mount(
     data: pathlib.Path | None,
     mgmtd: str | None,
     read_only: bool,
+    frontend: str,
     foreground: bool,
     ready_fd: int | None,
 ) -> None:
     """Mount the file system at MOUNT_POINT."""
     address = mgmtd or find_running(data).known_state()["mgmtd"]
-    from fs3.mount.native import check_mount_point
+    from fs3.mount.mount_point import check_mount_point
 
     check_mount_point(mount_point)
     if not foreground:
         from fs3.mount.background import detach
 
         ready_fd = detach(mount_point)
-    from fs3.mount.native import run
+    if frontend == "python":
+        from fs3.mount.python import run
+    else:
+        from fs3.mount.native import run
 
     run(mount_point, mgmtd=address, read_only=read_only, ready_fd=ready_fd)
 

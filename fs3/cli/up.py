@@ -198,7 +198,7 @@ def _usable_mount(mount: pathlib.Path | None, say: Callable[[str], None]) -> pat
             "work all the same."
         )
         return None
-    from fs3.mount.native import check_mount_point
+    from fs3.mount.mount_point import check_mount_point
 
     # What is there already, perhaps a dead mount or a file, is for check_mount_point to judge.
     with contextlib.suppress(FileExistsError):
@@ -296,7 +296,7 @@ class LocalCluster:
 
     def stop(self, stop: StopRequests) -> None:
         """The mount first: what programs wrote there and did not sync yet is stored."""
-        from fs3.mount.native import check_mount_point
+        from fs3.mount.mount_point import check_mount_point
 
         if self._mount is not None and self._supervisor.runs("mount"):
             self._say_users(self._mount)

@@ -13,11 +13,12 @@ from typing import Any, Self, TypeVar
 
 from fs3.client.attributes import DirEntry
 from fs3.client.calls import Buffer, Close, Flush, Fsync, Native, Operation, Queue, Read, Write
-from fs3.client.client import Where, connect_native, new_queue, times_in_ns
+from fs3.client.client import Where, connect_native, new_queue
 from fs3.client.discover import meta_addresses as discover
 from fs3.client.drivers import AsyncDriver
 from fs3.client.identity import Identity
-from fs3.client.modes import Mode, parse_mode
+from fs3.client.modes import Mode, mode_of_flags, parse_mode
+from fs3.client.moments import Moments, moments_of
 from fs3.client.operations import RENAME_NOREPLACE, Opened, Operations
 from fs3.client.paths import Path
 from fs3.runtime.entropy import Entropy, SystemEntropy
@@ -98,6 +99,10 @@ class AsyncClient:
     ) -> None:
         await self.aclose()
 
+    def acting_as(self, identity: Identity) -> "AsyncClient":
+        """As Client.acting_as: the same connection in the name of somebody else."""
+        return _ActingAsyncClient(self, identity)
+
     def statistics(self) -> dict[str, int]:
         return self._native.statistics()
 
@@ -111,9 +116,12 @@ class AsyncClient:
         if parsed.text:
             raise ValueError(f"invalid mode: {mode!r}; an AsyncFile is binary, add b")
         opened = await self._run(self._operations.open(path, parsed.flags | flags, permissions))
-        file = AsyncFile(self, opened, path, parsed)
-        self._files.add(file)
-        return file
+        return self._file(opened, path, parsed)
+
+    async def open_flags(self, path: Path, flags: int, permissions: int = 0o666) -> "AsyncFile":
+        """As os.open, but it gives an AsyncFile: `flags` are os.O_*."""
+        opened = await self._run(self._operations.open(path, flags, permissions))
+        return self._file(opened, path, mode_of_flags(flags))
 
     async def read_bytes(self, path: Path) -> bytes:
         async with await self.open(path, "rb") as file:
@@ -159,6 +167,9 @@ class AsyncClient:
     async def islink(self, path: Path) -> bool:
         return await self._run(self._operations.is_link(path))
 
+    async def access(self, path: Path, mode: int, *, follow_symlinks: bool = True) -> bool:
+        return await self._run(self._operations.access(path, mode, follow_symlinks=follow_symlinks))
+
     async def chmod(self, path: Path, mode: int, *, follow_symlinks: bool = True) -> None:
         await self._run(self._operations.chmod(path, mode, follow_symlinks=follow_symlinks))
 
@@ -170,19 +181,25 @@ class AsyncClient:
         path: Path,
         times: tuple[float, float] | None = None,
         *,
-        ns: tuple[int, int] | None = None,
+        ns: Moments | None = None,
         follow_symlinks: bool = True,
     ) -> None:
-        times_ns = times_in_ns(times, ns)
-        await self._run(self._operations.utime(path, times_ns, follow_symlinks=follow_symlinks))
+        moments = moments_of(times, ns)
+        await self._run(self._operations.utime(path, moments, follow_symlinks=follow_symlinks))
 
     async def statvfs(self, path: Path = "/") -> os.statvfs_result:
         return await self._run(self._operations.statvfs())
+
+    async def sync(self, path: Path) -> None:
+        await self._run(self._operations.sync(path))
 
     # ---- entries ----
 
     async def mkdir(self, path: Path, mode: int = 0o777) -> None:
         await self._run(self._operations.mkdir(path, mode))
+
+    async def mknod(self, path: Path, mode: int = 0o600, device: int = 0) -> None:
+        await self._run(self._operations.mknod(path, mode, device))
 
     async def makedirs(self, path: Path, mode: int = 0o777, exist_ok: bool = False) -> None:
         await self._run(self._operations.makedirs(path, mode, exist_ok=exist_ok))
@@ -257,6 +274,11 @@ class AsyncClient:
 
     # ---- inside ----
 
+    def _file(self, opened: Opened, path: Path, mode: Mode) -> "AsyncFile":
+        file = AsyncFile(self, opened, path, mode)
+        self._files.add(file)
+        return file
+
     async def _run(self, operation: Operation[T]) -> T:
         if self._closed:
             operation.close()
@@ -264,6 +286,22 @@ class AsyncClient:
         if self._driver is None:
             self._driver = AsyncDriver(self._native, self._queues(), asyncio.get_running_loop())
         return await self._driver.run(operation)
+
+
+class _ActingAsyncClient(AsyncClient):
+    """What acting_as gives: all of the client it was made from, but for the identity."""
+
+    def __init__(self, owner: AsyncClient, identity: Identity) -> None:
+        self._owner = owner
+        self._native = owner._native
+        self._operations = owner._operations.acting_as(identity)
+        self._files = owner._files
+
+    async def aclose(self) -> None:
+        """Does nothing: the connection is the other client's."""
+
+    async def _run(self, operation: Operation[T]) -> T:
+        return await self._owner._run(operation)
 
 
 class AsyncFile:

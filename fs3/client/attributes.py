@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from fs3._proto import meta_pb2
 
-__all__ = ["DirEntry", "stat_of", "statvfs_of"]
+__all__ = ["DirEntry", "stat_of", "statvfs_of", "type_of_mode"]
 
 _NS = 1_000_000_000
 _BLOCK_BYTES = 128 << 10  # st_blksize: large enough that one request is worth its round trip
@@ -20,6 +20,14 @@ _TYPE_BITS = {
     meta_pb2.CHAR_DEVICE: stat_module.S_IFCHR,
     meta_pb2.BLOCK_DEVICE: stat_module.S_IFBLK,
 }
+
+
+_TYPES = {bits: kind for kind, bits in _TYPE_BITS.items()}
+
+
+def type_of_mode(mode: int) -> "meta_pb2.FileType | None":
+    """The fs3.meta.FileType of a st_mode; 0 means a file, as in mknod(2). None: there is none."""
+    return _TYPES.get(stat_module.S_IFMT(mode) or stat_module.S_IFREG)
 
 
 def stat_of(attr: meta_pb2.Attr, local: tuple[int, int] | None = None) -> os.stat_result:
@@ -56,7 +64,8 @@ def statvfs_of(reply: meta_pb2.StatfsReply) -> os.statvfs_result:
     block = reply.block_size or 4096
     blocks, free = reply.capacity_bytes // block, reply.free_bytes // block
     inodes = (reply.inodes, reply.inodes_free, reply.inodes_free)
-    return os.statvfs_result((block, block, blocks, free, free, *inodes, 0, reply.name_max))
+    fsid = 0
+    return os.statvfs_result((block, block, blocks, free, free, *inodes, 0, reply.name_max, fsid))
 
 
 class DirEntry:

@@ -18,12 +18,13 @@ from fs3.client.discover import meta_addresses as discover
 from fs3.client.drivers import Batch, run
 from fs3.client.file import File
 from fs3.client.identity import Identity
-from fs3.client.modes import parse_mode
+from fs3.client.modes import Mode, mode_of_flags, parse_mode
+from fs3.client.moments import Moments, moments_of
 from fs3.client.operations import RENAME_NOREPLACE, Opened, Operations
 from fs3.client.paths import Path, naming
 from fs3.runtime.entropy import Entropy, SystemEntropy
 
-__all__ = ["Client", "Scan", "Where", "connect_native", "new_queue", "times_in_ns"]
+__all__ = ["Client", "Scan", "Where", "connect_native", "new_queue"]
 
 T = TypeVar("T")
 Where = str | os.PathLike[str]
@@ -98,7 +99,6 @@ class Client:
     ) -> None:
         self._pid = os.getpid()
         self._closed = False
-        self._identity = identity or Identity.of_process()
         self._queues = queues
         if native is None:
             addresses = list(meta_addresses) if meta_addresses is not None else discover(where)
@@ -108,6 +108,7 @@ class Client:
                 "write_back_bytes": write_back_bytes,
                 "meta_deadline_s": meta_deadline_s,
                 "data_deadline_s": data_deadline_s,
+                "identity": identity,
             }
             native = connect_native(
                 addresses,
@@ -120,7 +121,7 @@ class Client:
         else:
             self._recipe = None
         self._native = native
-        self._operations = Operations(native, self._identity)
+        self._operations = Operations(native, identity or Identity.of_process())
         self._files: weakref.WeakSet[File] = weakref.WeakSet()
         self._files_lock = threading.Lock()
         _open_clients.add(self)
@@ -147,6 +148,13 @@ class Client:
         if first is not None:
             raise first
 
+    def acting_as(self, identity: Identity) -> "Client":
+        """The same connection in the name of somebody else, for a server that works for others:
+        `identity` decides what may be found, opened and changed. Only root, the user who runs the
+        metadata service and trusted networks are believed. Costs no call. It shares the open files
+        and ends with this client; closing it does nothing."""
+        return _ActingClient(self, identity)
+
     def statistics(self) -> dict[str, int]:
         """Counters since the client was made: calls, retries, bytes; and dirty_bytes now."""
         return self._native.statistics()
@@ -167,7 +175,8 @@ class Client:
         return f"<fs3.Client {where}{' closed' if self._closed else ''}>"
 
     def __reduce__(self) -> Any:
-        """Pickled as its addresses: a worker process connects by itself."""
+        """Pickled as its addresses: a worker process connects by itself, as its own user unless an
+        identity was given."""
         if self._recipe is None:
             raise TypeError("a Client over a given native client cannot be pickled")
         return _rebuild, (self._recipe,)
@@ -191,13 +200,17 @@ class Client:
         before the umask; `flags` are more os.O_* (O_DIRECT: every write waits for its replicas)."""
         parsed = parse_mode(mode)
         opened = self._run(self._operations.open(path, parsed.flags | flags, permissions))
-        raw = File(self, opened, path, parsed)
-        with self._files_lock:
-            self._files.add(raw)
+        raw = self._file(opened, path, parsed)
         if not parsed.text and buffering <= 1:
             return raw
         size = buffering if buffering > 1 else 1 << 20
         return _buffered(raw, size, parsed.text, encoding, errors, newline)
+
+    def open_flags(self, path: Path, flags: int, permissions: int = 0o666) -> File:
+        """As os.open, but it gives a File: `flags` are os.O_*. A last component that is a symbolic
+        link is followed unless O_NOFOLLOW says otherwise (ELOOP)."""
+        opened = self._run(self._operations.open(path, flags, permissions))
+        return self._file(opened, path, mode_of_flags(flags))
 
     def read_bytes(self, path: Path) -> bytes:
         with self.open(path, "rb") as file:
@@ -281,6 +294,11 @@ class Client:
     def islink(self, path: Path) -> bool:
         return self._run(self._operations.is_link(path))
 
+    def access(self, path: Path, mode: int, *, follow_symlinks: bool = True) -> bool:
+        """As os.access with effective_ids: may this be done (os.R_OK, W_OK, X_OK; F_OK: is it
+        there)? False when it may not, or when it is not there."""
+        return self._run(self._operations.access(path, mode, follow_symlinks=follow_symlinks))
+
     def chmod(self, path: Path, mode: int, *, follow_symlinks: bool = True) -> None:
         self._run(self._operations.chmod(path, mode, follow_symlinks=follow_symlinks))
 
@@ -293,20 +311,30 @@ class Client:
         path: Path,
         times: tuple[float, float] | None = None,
         *,
-        ns: tuple[int, int] | None = None,
+        ns: Moments | None = None,
         follow_symlinks: bool = True,
     ) -> None:
-        """(atime, mtime) in seconds, or exactly in nanoseconds; neither: now."""
-        times_ns = times_in_ns(times, ns)
-        self._run(self._operations.utime(path, times_ns, follow_symlinks=follow_symlinks))
+        """(atime, mtime) in seconds, or exactly in nanoseconds, where "now" is the service's clock
+        and None leaves that one as it is. Neither: both now, which needs only write permission."""
+        moments = moments_of(times, ns)
+        self._run(self._operations.utime(path, moments, follow_symlinks=follow_symlinks))
 
     def statvfs(self, path: Path = "/") -> os.statvfs_result:
         return self._run(self._operations.statvfs())
+
+    def sync(self, path: Path) -> None:
+        """As fsync of a descriptor of `path`: what was done to it is on stable storage. That of a
+        directory covers the names in it."""
+        self._run(self._operations.sync(path))
 
     # ---- entries ----
 
     def mkdir(self, path: Path, mode: int = 0o777) -> None:
         self._run(self._operations.mkdir(path, mode))
+
+    def mknod(self, path: Path, mode: int = 0o600, device: int = 0) -> None:
+        """As os.mknod: the type (file, FIFO, socket, for root device) is part of `mode`."""
+        self._run(self._operations.mknod(path, mode, device))
 
     def makedirs(self, path: Path, mode: int = 0o777, exist_ok: bool = False) -> None:
         self._run(self._operations.makedirs(path, mode, exist_ok=exist_ok))
@@ -421,9 +449,36 @@ class Client:
         with naming(path):
             return self._native.read(handle, offset, length)
 
+    def _file(self, opened: Opened, path: Path, mode: Mode) -> File:
+        file = File(self, opened, path, mode)
+        with self._files_lock:
+            self._files.add(file)
+        return file
+
     def _forget(self, file: File) -> None:
         with self._files_lock:
             self._files.discard(file)
+
+
+class _ActingClient(Client):
+    """What acting_as gives: all of the client it was made from, but for the identity."""
+
+    def __init__(self, owner: Client, identity: Identity) -> None:
+        self._owner = owner  # which may not go away before
+        self._identity = identity
+        self._closed = False
+        self._recipe = owner._recipe
+        self._native = owner._native
+        self._queues = owner._queues
+        self._operations = owner._operations.acting_as(identity)
+        self._files = owner._files
+        self._files_lock = owner._files_lock
+
+    def close(self) -> None:
+        """Does nothing: the connection is the other client's."""
+
+    def __reduce__(self) -> Any:
+        return _rebuild_acting, (self._owner, self._identity)
 
 
 class Scan:
@@ -448,16 +503,6 @@ class Scan:
         self._entries = iter(())
 
 
-def times_in_ns(
-    times: tuple[float, float] | None, ns: tuple[int, int] | None
-) -> tuple[int, int] | None:
-    if times is not None and ns is not None:
-        raise ValueError("utime: give either times or ns, not both")
-    if times is not None:
-        return int(times[0] * 1e9), int(times[1] * 1e9)
-    return ns
-
-
 def _buffered(
     raw: File,
     size: int,
@@ -480,6 +525,10 @@ def _buffered(
 
 def _rebuild(recipe: dict[str, Any]) -> Client:
     return Client(**recipe)
+
+
+def _rebuild_acting(owner: Client, identity: Identity) -> Client:
+    return owner.acting_as(identity)
 
 
 @atexit.register

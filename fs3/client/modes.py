@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 
-__all__ = ["Mode", "parse_mode"]
+__all__ = ["Mode", "mode_of_flags", "parse_mode"]
 
 
 @dataclass(frozen=True)
@@ -39,3 +39,18 @@ def parse_mode(mode: str) -> Mode:
     }[kind]
     access = os.O_RDWR if plus else os.O_RDONLY if kind == "r" else os.O_WRONLY
     return Mode(flags | access, "b" not in letters, kind + "b" + ("+" if plus else ""))
+
+
+def mode_of_flags(flags: int) -> Mode:
+    """Of an open with the flags of os.open.
+
+    >>> mode_of_flags(os.O_RDWR | os.O_CREAT).name
+    'rb+'
+    """
+    access = flags & os.O_ACCMODE
+    if access == os.O_RDONLY:
+        return Mode(flags, False, "rb")
+    letter = "a" if flags & os.O_APPEND else "w"
+    if access == os.O_WRONLY:
+        return Mode(flags, False, letter + "b")
+    return Mode(flags, False, ("a" if letter == "a" else "r") + "b+")

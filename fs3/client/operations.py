@@ -14,10 +14,12 @@ from google.protobuf.message import Message
 
 from fs3 import limits
 from fs3._proto import meta_pb2
-from fs3.client.attributes import DirEntry, stat_of, statvfs_of
-from fs3.client.calls import Call, Close, Flush, Gather, Handle, Meta, Native, Operation
+from fs3.client.attributes import DirEntry, stat_of, statvfs_of, type_of_mode
+from fs3.client.calls import Call, Close, Fsync, Gather, Handle, Meta, Native, Operation
 from fs3.client.identity import Identity
+from fs3.client.moments import Moments
 from fs3.client.paths import Path, decode, encode, naming, split
+from fs3.client.writers import Writers
 from fs3.errors import Fs3Error, Refused
 from fs3.types import ROOT_INODE
 
@@ -29,8 +31,8 @@ _REMOVALS_AT_ONCE = 64
 # An open that finds the entry and then not the inode met a rename or unlink; the path is walked
 # again, as the kernel does on ESTALE.
 _RACES_MAX = 2
+_NO_ACCESS = (errno.EACCES, errno.ENOENT, errno.ENOTDIR)
 
-TimesNs = tuple[int, int]
 Kind = Callable[[int], bool]  # of a st_mode
 Follow = Callable[[str], os.stat_result]
 
@@ -48,14 +50,19 @@ class Opened:
 
 
 class Operations:
-    """Stateless but for the open handles it knows of, so that a truncate by path can flush what
-    this client has buffered. Methods are generators and raise OSError with the path in it."""
+    """In the name of one identity. Stateless but for the open handles it knows of, so that a
+    truncate by path can flush what this client has buffered. Methods are generators and raise
+    OSError with the path in it."""
 
-    def __init__(self, native: Native, identity: Identity) -> None:
+    def __init__(self, native: Native, identity: Identity, writers: Writers | None = None) -> None:
         self._native = native
         self._umask = identity.umask
         self._caller = identity.caller()
-        self._writing: dict[int, list[Handle]] = {}  # open for writing here, by inode
+        self._writers = writers or Writers()
+
+    def acting_as(self, identity: Identity) -> "Operations":
+        """The same in another name; they know of each other's open handles."""
+        return Operations(self._native, identity, self._writers)
 
     # ---- calls ----
 
@@ -126,6 +133,19 @@ class Operations:
             return False
         return kind(info.st_mode)
 
+    def access(self, path: Path, mode: int, *, follow_symlinks: bool = True) -> Operation[bool]:
+        with naming(path):
+            try:
+                attr = yield from self._find(path, follow=follow_symlinks)
+                if mode != os.F_OK:
+                    request = meta_pb2.AccessRequest(inode=attr.inode, mask=mode)
+                    yield self._meta(meta_pb2.ACCESS, request)
+            except Fs3Error as error:
+                if error.errno in _NO_ACCESS:
+                    return False
+                raise
+            return True
+
     def chmod(self, path: Path, mode: int, *, follow_symlinks: bool = True) -> Operation[None]:
         with naming(path):
             attr = yield from self._find(path, follow=follow_symlinks)
@@ -145,17 +165,19 @@ class Operations:
             yield from self._attr(request)
 
     def utime(
-        self, path: Path, times_ns: TimesNs | None, *, follow_symlinks: bool = True
+        self, path: Path, moments: Moments, *, follow_symlinks: bool = True
     ) -> Operation[None]:
-        """None: now."""
+        atime, mtime = moments
         with naming(path):
             attr = yield from self._find(path, follow=follow_symlinks)
-            request = meta_pb2.SetAttrRequest(inode=attr.inode)
-            if times_ns is None:
-                request.atime_now = request.mtime_now = True
-            else:
-                request.atime_ns, request.mtime_ns = times_ns
-            yield from self._flush_inode(attr.inode)
+            request = meta_pb2.SetAttrRequest(
+                inode=attr.inode, atime_now=atime == "now", mtime_now=mtime == "now"
+            )
+            if isinstance(atime, int):
+                request.atime_ns = atime
+            if isinstance(mtime, int):
+                request.mtime_ns = mtime
+            yield from self._settle_inode(attr.inode)
             yield from self._attr(request)
 
     def truncate(self, path: Path, size: int) -> Operation[None]:
@@ -168,17 +190,26 @@ class Operations:
             yield from self._set_size(opened.inode, size, opened.session)
 
     def _set_size(self, inode: int, size: int, session: bytes) -> Operation[None]:
-        # Bytes written before the truncate must reach storage before it, not after.
-        yield from self._flush_inode(inode)
+        yield from self._settle_inode(inode)
         request = meta_pb2.SetAttrRequest(inode=inode, size=size, session=session)
         yield from self._attr(request)
         self._native.note_truncated(inode, size)
 
-    def _flush_inode(self, inode: int) -> Operation[None]:
+    def _settle_inode(self, inode: int) -> Operation[None]:
+        """What was written here before comes first: a truncate must not be undone by older bytes,
+        and times that are set must not be replaced by the time of an earlier write."""
         if self._native.local_size(inode) is None:
             return
-        for handle in list(self._writing.get(inode, ())):
-            yield Flush(handle)
+        # The bytes are the inode's: any handle of it brings them all.
+        for handle in self._writers.of(inode)[:1]:
+            yield Fsync(handle, durable=False)
+
+    def sync(self, path: Path) -> Operation[None]:
+        with naming(path):
+            attr = yield from self._find(path, follow=True)
+            yield from self._settle_inode(attr.inode)
+            request = meta_pb2.SyncRequest(inode=attr.inode, durable=True)
+            yield self._meta(meta_pb2.SYNC, request)
 
     def statvfs(self) -> Operation[os.statvfs_result]:
         with naming("/"):
@@ -195,6 +226,18 @@ class Operations:
             parent = yield from self._directory(directory)
             request = meta_pb2.MkdirRequest(parent=parent, name=name, mode=mode)
             yield self._meta(meta_pb2.MKDIR, request)
+
+    def mknod(self, path: Path, mode: int, device: int) -> Operation[None]:
+        with naming(path):
+            kind = type_of_mode(mode)
+            if kind in (None, meta_pb2.DIRECTORY, meta_pb2.LINK_SYMBOLIC):
+                raise Refused(errno.EINVAL, "client/mknod", f"mode {mode:o} is no type of a node")
+            directory, name = split(path)
+            parent = yield from self._directory(directory)
+            request = meta_pb2.CreateRequest(
+                parent=parent, name=name, mode=mode & 0o7777, type=kind, rdev=device, exclusive=True
+            )
+            yield self._meta(meta_pb2.CREATE, request)
 
     def makedirs(self, path: Path, mode: int = 0o777, *, exist_ok: bool = False) -> Operation[None]:
         missing: list[Path] = []
@@ -385,7 +428,7 @@ class Operations:
         if attr.type == meta_pb2.DIRECTORY:
             raise Refused(errno.EISDIR, "client/open", "it is a directory; list it with scandir")
         if flags & os.O_TRUNC:
-            yield from self._flush_inode(attr.inode)
+            yield from self._settle_inode(attr.inode)
         request = meta_pb2.OpenRequest(inode=attr.inode, flags=flags & ~os.O_CREAT)
         reply = yield self._meta(meta_pb2.OPEN, request)
         return self._opened(reply, flags)
@@ -410,7 +453,7 @@ class Operations:
             self._native.note_truncated(inode, 0)
         handle = self._native.open_handle(reply, flags)
         if flags & os.O_ACCMODE != os.O_RDONLY:
-            self._writing.setdefault(inode, []).append(handle)
+            self._writers.add(inode, handle)
         local = self._native.local_size(inode)
         size = parsed.attr.size if local is None else local[0]
         return Opened(handle, inode, parsed.session, size)
@@ -424,11 +467,7 @@ class Operations:
                 self.forget(opened)
 
     def forget(self, opened: Opened) -> None:
-        handles = self._writing.get(opened.inode, [])
-        if opened.handle in handles:
-            handles.remove(opened.handle)
-        if not handles:
-            self._writing.pop(opened.inode, None)
+        self._writers.remove(opened.inode, opened.handle)
 
     def one(self, call: Call, path: Path) -> Operation[object]:
         """A single call on an open file, its error named."""

@@ -31,6 +31,20 @@ pb::SetAttrRequest describe(const fuse_setattr_in& in) {
   return body;
 }
 
+// A chown of neither owner nor group. All that the kernel leaves of it is that setuid and setgid of
+// a file go, where the caller may change the mode. A writer asks the same way, and says it again
+// with the write.
+bool changes_nothing(const fuse_setattr_in& in) {
+  constexpr uint32_t kChanges =
+      FATTR_MODE | FATTR_UID | FATTR_GID | FATTR_SIZE | FATTR_ATIME | FATTR_MTIME;
+  return !(in.valid & kChanges);
+}
+
+bool owns_file(const Request& request, const pb::Attr& attr) {
+  bool owner = request.uid() == 0 || request.uid() == attr.uid();
+  return owner && attr.type() != pb::DIRECTORY;
+}
+
 }  // namespace
 
 void ClusterFs::getattr(RequestPtr request) {
@@ -68,6 +82,7 @@ void ClusterFs::do_setattr(RequestPtr request) {
       [this, in, inode, truncates](RequestPtr request, const pb::AttrReply& reply) {
         if (truncates) client_->note_truncated(inode, in.size);
         bool kills = (in.valid & FATTR_KILL_SUIDGID) && !(in.valid & FATTR_MODE);
+        kills |= changes_nothing(in) && owns_file(*request, reply.attr());
         if (!kills) return reply_attr(std::move(request), reply.attr(), reply.lease());
         nodes_.set_mode(inode, S_IFREG | (reply.attr().mode() & 07777));
         kill_privileges(std::move(request), inode,

@@ -6,8 +6,8 @@ import pathlib
 
 import pytest
 
+from fs3.mount.mount_point import check_mount_point
 from fs3.mount.mounts import Mount, mounted_at, parse_mountinfo
-from fs3.mount.native import check_mount_point
 from fs3.mount.umount import Holder, holders, unmount
 
 MOUNTINFO = """\

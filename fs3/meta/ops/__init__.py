@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 from fs3._proto import meta_pb2 as pb
 from fs3.kv.api import Transaction
 from fs3.meta.context import Context
+from fs3.meta.ops.access import access
 from fs3.meta.ops.close import close
 from fs3.meta.ops.create import create
 from fs3.meta.ops.getattr import getattr_
@@ -90,5 +91,6 @@ VERBS: dict[int, Verb] = {
             has_header=False,
         ),
         Verb(pb.RESOLVE, "resolve", pb.ResolveRequest, pb.ResolveReply, resolve, _never),
+        Verb(pb.ACCESS, "access", pb.AccessRequest, pb.AttrReply, access, _never),
     )
 }
