@@ -72,6 +72,14 @@ def test_full_disk(fs3: LocalFs3) -> None:
     except OSError as error:
         assert error.errno == errno.ENOSPC
     assert acknowledged > 16 << 20
+    with (fs3.mount / "unsynced").open("wb", buffering=0) as file:
+        with pytest.raises(OSError, match="No space left") as refused:
+            for _ in range(64):
+                file.write(bytes(1 << 20))
+        assert refused.value.errno == errno.ENOSPC, "a write says so, not only fsync"
+        with pytest.raises(OSError, match="No space left"):
+            os.fsync(file.fileno())
+    (fs3.mount / "unsynced").unlink()
     assert (fs3.mount / "small").read_bytes() == b"s" * 10_000
     assert (fs3.mount / "big").stat().st_size >= acknowledged
     (fs3.mount / "big").unlink()
