@@ -126,14 +126,15 @@ def _refuse_change(shape: Shape, nodes: int | None, replicas: int | None) -> Non
 
 
 def _refuse_own_data(options: Options) -> None:
-    """A mount over the data would hide it from the processes that keep it."""
+    """A mount over the data would hide it from the processes that keep it, and one inside it would
+    be taken for something of the user's."""
     if options.mount is None:
         return
     # Only the parent is looked at: the mount point itself may be a dead mount.
     mount, data = options.mount.parent.resolve() / options.mount.name, options.data.resolve()
-    if mount == data or mount in data.parents:
+    if mount == data or mount in data.parents or data in mount.parents:
         raise click.UsageError(
-            f"--mount {mount} would cover the data in {data}; take two different directories"
+            f"--mount {mount} and --data {data} overlap; take two directories side by side"
         )
 
 
