@@ -13,6 +13,7 @@ from fs3.cli.cluster_dir import data_option, find_running
 @click.option("--mgmtd", help="Address of a manager, instead of the local cluster's.")
 @click.option("--read-only", is_flag=True, help="Nothing can be changed through it.")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until unmounted.")
+@click.option("--cluster-id", default="", metavar="HEX", help="32 hex digits; refuses others.")
 @click.option("--ready-fd", type=int, hidden=True)
 def mount(
     mount_point: pathlib.Path,
@@ -20,6 +21,7 @@ def mount(
     mgmtd: str | None,
     read_only: bool,
     foreground: bool,
+    cluster_id: str,
     ready_fd: int | None,
 ) -> None:
     """Mount the file system at MOUNT_POINT."""
@@ -31,9 +33,10 @@ def mount(
         from fs3.mount.background import detach
 
         ready_fd = detach(mount_point)
-    from fs3.mount.native import run
+    from fs3.mount.native import MountOptions, run
 
-    run(mount_point, mgmtd=address, read_only=read_only, ready_fd=ready_fd)
+    options = MountOptions(cluster_id=cluster_id)
+    run(mount_point, mgmtd=address, read_only=read_only, ready_fd=ready_fd, options=options)
 
 
 @click.command()

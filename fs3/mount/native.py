@@ -41,6 +41,7 @@ END_JOIN_S = 5.0
 class MountOptions:
     """What can be chosen about a native mount. Defaults are for everybody."""
 
+    cluster_id: str = ""  # hex; the mount refuses a manager of another cluster
     read_only: bool = False
     uring: str = "auto"  # FUSE over io_uring: auto, off, required
     uring_depth: int = 16  # requests in flight per CPU
@@ -161,6 +162,7 @@ class _MountProcess:
     def start(self) -> None:
         self._watcher.start(FIRST_ROUTING_S)
         try:
+            check_cluster(self._options.cluster_id, self._routing)
             mount = self._make(self._wait_for_meta())
             mount.start()
             self._mount = mount  # from here on the watcher passes routing info to it
@@ -237,6 +239,17 @@ class _MountProcess:
             allow_suid=chosen.allow_suid,
             allow_dev=chosen.allow_dev,
             write_back_bytes=chosen.write_back_bytes,
+        )
+
+
+def check_cluster(wanted: str, routing: common_pb2.RoutingInfo) -> None:
+    """Raises OSError when the manager that answered serves another cluster. An empty id: any."""
+    if wanted and routing.cluster_id.hex() != wanted.lower():
+        raise error_for(
+            Status.WRONG_CLUSTER,
+            "mount",
+            f"the manager that answers there is of cluster {routing.cluster_id.hex()}, not "
+            f"{wanted}; does something else use its port?",
         )
 
 
