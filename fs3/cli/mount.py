@@ -20,6 +20,7 @@ from fs3.cli.cluster_dir import data_option, find_running
     help="native: C++, fast. python: fusepy over the Python client, the reference in tests.",
 )
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until unmounted.")
+@click.option("--cluster-id", default="", metavar="HEX", help="32 hex digits; refuses others.")
 @click.option("--ready-fd", type=int, hidden=True)
 def mount(
     mount_point: pathlib.Path,
@@ -28,6 +29,7 @@ def mount(
     read_only: bool,
     frontend: str,
     foreground: bool,
+    cluster_id: str,
     ready_fd: int | None,
 ) -> None:
     """Mount the file system at MOUNT_POINT."""
@@ -44,7 +46,13 @@ def mount(
     else:
         from fs3.mount.native import run
 
-    run(mount_point, mgmtd=address, read_only=read_only, ready_fd=ready_fd)
+    run(
+        mount_point,
+        mgmtd=address,
+        cluster_id=cluster_id,
+        read_only=read_only,
+        ready_fd=ready_fd,
+    )
 
 
 @click.command()

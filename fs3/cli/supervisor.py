@@ -51,7 +51,7 @@ class Process:
     """One daemon: how to start it, and what is known of the running one."""
 
     name: str
-    arguments: list[str]  # after `python -m fs3.cli`
+    arguments: list[str]  # after `python -P -m fs3.cli`
     log: pathlib.Path
     node_id: int = 0
     popen: subprocess.Popen[bytes] | None = None
@@ -78,7 +78,7 @@ class Supervisor:
         run_directory: pathlib.Path,
         on_exit: Callable[[Process, int], None],
         clock: Callable[[], float] = time.monotonic,
-        program: Sequence[str] = (sys.executable, "-m", "fs3.cli"),
+        program: Sequence[str] = (sys.executable, "-P", "-m", "fs3.cli"),
     ) -> None:
         self.processes: list[Process] = []
         self._run = run_directory

@@ -26,7 +26,7 @@ from fs3.cli.cluster_dir import (
     write_durably,
 )
 from fs3.cli.foreground import Interrupted, StopRequests, in_background, printed
-from fs3.cli.ports import choosing_ports, free_ports
+from fs3.cli.ports import reserved_ports
 from fs3.cli.supervisor import Process, StartError, Supervisor, ending
 from fs3.limits import GIB, LEASE_S_DEFAULT, LEASE_S_MAX, LEASE_S_MIN, MIB
 
@@ -126,14 +126,15 @@ def _refuse_change(shape: Shape, nodes: int | None, replicas: int | None) -> Non
 
 
 def _refuse_own_data(options: Options) -> None:
-    """A mount over the data would hide it from the processes that keep it."""
+    """A mount over the data would hide it from the processes that keep it, and one inside it would
+    be taken for something of the user's."""
     if options.mount is None:
         return
     # Only the parent is looked at: the mount point itself may be a dead mount.
     mount, data = options.mount.parent.resolve() / options.mount.name, options.data.resolve()
-    if mount == data or mount in data.parents:
+    if mount == data or mount in data.parents or data in mount.parents:
         raise click.UsageError(
-            f"--mount {mount} would cover the data in {data}; take two different directories"
+            f"--mount {mount} and --data {data} overlap; take two directories side by side"
         )
 
 
@@ -144,14 +145,13 @@ def _run(
     on_ready: Callable[[], None],
 ) -> None:
     begin_s = time.monotonic()
-    with cluster.locked(), StopRequests().caught() as stop:
+    with cluster.locked(), reserved_ports(2) as ports, StopRequests().caught() as stop:
         mount = _usable_mount(options.mount, say)
         shape = _load_or_create(cluster, options)
-        local = LocalCluster(cluster, shape, options, mount, say)
+        local = LocalCluster(cluster, shape, options, mount, ports, say)
         link = register(cluster)
         try:
-            with choosing_ports():
-                local.start(stop)
+            local.start(stop)
             say(local.banner(time.monotonic() - begin_s))
             on_ready()
             while not stop.asked:
@@ -230,6 +230,7 @@ class LocalCluster:
         shape: Shape,
         options: Options,
         mount: pathlib.Path | None,
+        ports: list[int],
         say: Callable[[str], None],
     ) -> None:
         self._cluster = cluster
@@ -238,12 +239,11 @@ class LocalCluster:
         self._mount = mount
         self._supervisor = Supervisor(cluster.run, self._on_exit)
         self._say = say
-        self._mgmtd = self._meta = ""
+        self._mgmtd, self._meta = (f"127.0.0.1:{port}" for port in ports)
 
     def start(self, stop: StopRequests) -> None:
         """All at once: each daemon waits by itself for the one it needs. Raises Interrupted when
-        `stop` was asked for meanwhile. The caller holds choosing_ports()."""
-        self._mgmtd, self._meta = (f"127.0.0.1:{port}" for port in free_ports(2))
+        `stop` was asked for meanwhile."""
         servers = [self._mgmtd_process(), self._meta_process()]
         servers += [self._storage_process(number) for number in range(1, self._shape.nodes + 1)]
         for process in servers:
@@ -288,6 +288,7 @@ class LocalCluster:
 
     def _mount_process(self) -> Process:
         arguments = ["mount", str(self._mount), "--mgmtd", self._mgmtd, "--foreground"]
+        arguments += ["--cluster-id", self._shape.cluster_id]
         return self._process("mount", 0, arguments)
 
     def tick(self) -> None:

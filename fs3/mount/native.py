@@ -46,6 +46,7 @@ def run(
     mount_point: pathlib.Path,
     *,
     mgmtd: str,
+    cluster_id: str = "",
     read_only: bool = False,
     ready_fd: int | None = None,
     options: MountOptions | None = None,
@@ -54,7 +55,8 @@ def run(
 ) -> None:
     """Mounts and serves until SIGTERM, SIGINT or an unmount; call in the main thread.
 
-    `mgmtd`: gRPC address of the manager. `ready_fd` gets one JSON line once the mount answers.
+    `mgmtd`: gRPC address of the manager; `cluster_id`: in hex, another cluster is refused.
+    `ready_fd` gets one JSON line once the mount answers.
     Raises OSError when mounting fails, and OutcomeUnknown when the cluster cannot be reached.
     """
     setup_logging("mount")
@@ -63,7 +65,12 @@ def run(
         options = dataclasses.replace(options, read_only=True)
     check_mount_point(mount_point)
     front_end = _NativeMount(
-        mount_point, mgmtd, options, clock or RealClock(), entropy or SystemEntropy()
+        mount_point,
+        mgmtd,
+        cluster_id,
+        options,
+        clock or RealClock(),
+        entropy or SystemEntropy(),
     )
     serve(front_end, ready_fd)
 
@@ -75,6 +82,7 @@ class _NativeMount:
         self,
         mount_point: pathlib.Path,
         mgmtd: str,
+        cluster_id: str,
         options: MountOptions,
         clock: Clock,
         entropy: Entropy,
@@ -83,7 +91,9 @@ class _NativeMount:
         self._options = options
         self._client_id = entropy.token(16)
         self._mount: _native.ClusterMount | None = None
-        self._cluster = ClusterWatch(mgmtd, clock=clock, on_routing=self._on_routing)
+        self._cluster = ClusterWatch(
+            mgmtd, clock=clock, cluster_id=cluster_id, on_routing=self._on_routing
+        )
 
     def start(self) -> None:
         addresses = self._cluster.start()

@@ -62,6 +62,7 @@ def run(
     mount_point: pathlib.Path,
     *,
     mgmtd: str,
+    cluster_id: str = "",
     read_only: bool = False,
     ready_fd: int | None = None,
     clock: Clock | None = None,
@@ -71,7 +72,12 @@ def run(
     setup_logging("mount")
     check_mount_point(mount_point)
     front_end = _PythonMount(
-        mount_point, mgmtd, read_only, clock or RealClock(), entropy or SystemEntropy()
+        mount_point,
+        mgmtd,
+        cluster_id,
+        read_only,
+        clock or RealClock(),
+        entropy or SystemEntropy(),
     )
     serve(front_end, ready_fd)
 
@@ -100,6 +106,7 @@ class _PythonMount:
         self,
         mount_point: pathlib.Path,
         mgmtd: str,
+        cluster_id: str,
         read_only: bool,
         clock: Clock,
         entropy: Entropy,
@@ -107,7 +114,7 @@ class _PythonMount:
         self._place = os.path.realpath(mount_point)
         self._read_only = read_only
         self._entropy = entropy
-        self._cluster = ClusterWatch(mgmtd, clock=clock)
+        self._cluster = ClusterWatch(mgmtd, clock=clock, cluster_id=cluster_id)
         self._mounted = False
         self._decided = threading.Event()  # mounted, or failed
         self._ended = threading.Event()

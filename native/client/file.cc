@@ -108,6 +108,7 @@ void OpenFile::note_truncated(uint64_t new_size) {
 void OpenFile::fail(const Status& status) {
   for (Handle* handle : handles) {
     if (handle->error.ok()) handle->error = status;
+    handle->refuse_next = true;
   }
 }
 

@@ -136,6 +136,9 @@ struct Handle {
   const int64_t opened_ns;
   // ---- guarded by file->mutex ----
   Status error;  // of a buffered write; reported once by flush, fsync or close
+  // The next buffered write fails with `error` as well: who writes on without ever syncing learns
+  // of a full disk while it still matters. Once per failure, so that freeing space suffices.
+  bool refuse_next = false;
   bool closed = false;
 };
 

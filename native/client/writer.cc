@@ -246,6 +246,11 @@ void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, 
       lock.unlock();
       return done(std::move(status));
     }
+    if (std::exchange(handle->refuse_next, false) && !handle->error.ok()) {
+      Status status = handle->error;
+      lock.unlock();
+      return done(std::move(status));
+    }
     file->dirty.add(offset, data, length >= kKeepBytesMin, !through);
     file->note_write(offset + length, wall_ns());
     count_dirty(*core, *file);

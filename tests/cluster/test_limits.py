@@ -1,6 +1,7 @@
 """Bad input and full disks: a clear error, nothing else breaks, nothing is lost."""
 
 import errno
+import io
 import os
 import pathlib
 import random
@@ -62,6 +63,11 @@ def fill(path: pathlib.Path, limit_bytes: int) -> int:
     raise AssertionError(f"{limit_bytes} bytes fitted into a smaller disk")
 
 
+def write_zeros(file: io.RawIOBase, count: int) -> None:
+    for _ in range(count):
+        file.write(bytes(1 << 20))
+
+
 def test_full_disk(fs3: LocalFs3) -> None:
     fs3.up("--capacity-mib", "192")
     fs3.wait_healthy()
@@ -72,6 +78,12 @@ def test_full_disk(fs3: LocalFs3) -> None:
     except OSError as error:
         assert error.errno == errno.ENOSPC
     assert acknowledged > 16 << 20
+    with (fs3.mount / "unsynced").open("wb", buffering=0) as file:
+        with pytest.raises(OSError, match="No space left"):  # from a write, not only from fsync
+            write_zeros(file, 64)
+        with pytest.raises(OSError, match="No space left"):
+            os.fsync(file.fileno())
+    (fs3.mount / "unsynced").unlink()
     assert (fs3.mount / "small").read_bytes() == b"s" * 10_000
     assert (fs3.mount / "big").stat().st_size >= acknowledged
     (fs3.mount / "big").unlink()

@@ -267,7 +267,7 @@ TEST(CraqUpdate, LateCopyOfARemoveOfNothingRemovesNothing) {
   EXPECT_EQ(w.reply_code(remove.op), kOk);
   auto write = w.write(1, 2);
   w.step(write);
-  w.staged(write.op);
+  w.staged(write.op, 1);
   auto copy = w.write(1, 1);
   copy.kind = UpdateKind::kRemove;
   w.step(copy);

@@ -6,6 +6,8 @@ import pathlib
 
 import pytest
 
+from fs3._proto import common_pb2
+from fs3.mount.cluster import check_cluster
 from fs3.mount.mount_point import check_mount_point
 from fs3.mount.mounts import Mount, mounted_at, parse_mountinfo
 from fs3.mount.umount import Holder, holders, unmount
@@ -48,6 +50,14 @@ def test_refused_mount_points(tmp_path: pathlib.Path) -> None:
     assert code(tmp_path / "file") == errno.ENOTDIR
     assert code(tmp_path) == errno.ENOTEMPTY
     assert code(pathlib.Path("/proc")) == errno.EBUSY
+
+
+def test_another_cluster_at_that_address_is_refused() -> None:
+    routing = common_pb2.RoutingInfo(cluster_id=bytes(range(16)))
+    check_cluster("", routing)
+    check_cluster(bytes(range(16)).hex().upper(), routing)
+    with pytest.raises(OSError, match="not ffff"):
+        check_cluster("ff" * 16, routing)
 
 
 def test_unmounting_nothing_is_said(tmp_path: pathlib.Path) -> None:

@@ -11,7 +11,7 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -276,8 +276,21 @@ def test_no_supervisor_is_no_error() -> None:
     ready.notify(writer, addresses=[])
 
 
+@pytest.fixture(autouse=True)
+def no_daemon_is_left() -> Iterator[None]:
+    """A test that fails half-way must not leave its daemons to the machine."""
+    yield
+    while Mgmtd.started:
+        popen = Mgmtd.started.pop()
+        if popen.poll() is None:
+            popen.kill()
+            popen.communicate()
+
+
 class Mgmtd:
     """`fs3 serve mgmtd` as a process."""
+
+    started: ClassVar[list["subprocess.Popen[str]"]] = []
 
     def __init__(self, data: pathlib.Path, *options: str, **environment: str) -> None:
         reader, writer = os.pipe()
@@ -289,6 +302,7 @@ class Mgmtd:
             text=True,
             env={**os.environ, **environment},
         )
+        self.started.append(self.popen)
         os.close(writer)
         with os.fdopen(reader) as pipe:
             text = pipe.read()
