@@ -26,7 +26,7 @@ from fs3.cli.cluster_dir import (
     write_durably,
 )
 from fs3.cli.foreground import Interrupted, StopRequests, in_background, printed
-from fs3.cli.ports import reserved_ports
+from fs3.cli.ports import FIRST_PORT, reserved_ports
 from fs3.cli.supervisor import Process, StartError, Supervisor, ending
 from fs3.limits import GIB, LEASE_S_DEFAULT, LEASE_S_MAX, LEASE_S_MIN, MIB
 
@@ -44,6 +44,7 @@ class Options:
     replicas: int
     lease_s: float
     capacity_mib: int  # 0: what the disk has
+    first_port: int = FIRST_PORT
 
 
 @click.command()
@@ -74,6 +75,13 @@ class Options:
     type=click.IntRange(64, 1 << 40),
     help="Space each storage node may use. Default: what the disk has.",
 )
+@click.option(
+    "--port",
+    type=click.IntRange(1024, 65000),
+    default=FIRST_PORT,
+    show_default=True,
+    help="The first TCP ports of 127.0.0.1 that are free from here on are used.",
+)
 @click.option("-d", "--detach", is_flag=True, help="In the background; stop it with `fs3 down`.")
 def up(
     data: pathlib.Path,
@@ -83,6 +91,7 @@ def up(
     lease_s: float | None,
     no_mount: bool,
     capacity_mib: int | None,
+    port: int,
     detach: bool,
 ) -> None:
     """Set up and run a whole cluster on this machine.
@@ -101,6 +110,7 @@ def up(
         replicas=replicas or (shape.replicas if shape else min(3, nodes or 3)),
         lease_s=lease_s or (shape.lease_s if shape else LEASE_S_DEFAULT),
         capacity_mib=capacity_mib or 0,
+        first_port=port,
     )
     if options.replicas > options.nodes:
         raise click.UsageError(
@@ -145,7 +155,8 @@ def _run(
     on_ready: Callable[[], None],
 ) -> None:
     begin_s = time.monotonic()
-    with cluster.locked(), reserved_ports(2) as ports, StopRequests().caught() as stop:
+    ports_held = reserved_ports(2, options.first_port)
+    with cluster.locked(), ports_held as ports, StopRequests().caught() as stop:
         mount = _usable_mount(options.mount, say)
         shape = _load_or_create(cluster, options)
         local = LocalCluster(cluster, shape, options, mount, ports, say)

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -24,6 +25,8 @@ class LocalFs3:
         self.data = base / "data"
         self.mount = base / "mount"
         self.cluster = ClusterDir(self.data)
+        # Far from the ports that somebody works with on this machine, below the ephemeral ones.
+        self.port = str(10_000 + zlib.crc32(bytes(base)) % 20_000)
 
     def fs3(self, *arguments: str, expect: int = 0) -> str:
         """Output of `fs3 ARGUMENTS`, standard error included."""
@@ -45,7 +48,7 @@ class LocalFs3:
 
     def up(self, *arguments: str, expect: int = 0) -> str:
         mount = [] if "--no-mount" in arguments else ["--mount", str(self.mount)]
-        return self.local("up", "-d", *mount, *arguments, expect=expect)
+        return self.local("up", "-d", "--port", self.port, *mount, *arguments, expect=expect)
 
     def down(self, *arguments: str) -> str:
         return self.local("down", *arguments)

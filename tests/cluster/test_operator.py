@@ -27,6 +27,7 @@ class Foreground:
     def __init__(self, fs3: LocalFs3, *arguments: str) -> None:
         self._master, slave = pty.openpty()
         command = [sys.executable, "-m", "fs3.cli", "up", "--data", str(fs3.data), *arguments]
+        command += ["--port", fs3.port]
         self.process = subprocess.Popen(
             command,
             stdin=slave,
