@@ -24,7 +24,10 @@ def exists(name: str, page: pathlib.Path) -> bool:
     """Named from the root, from the page, or from the language's folder; with or without suffix."""
     bases = (ROOT, page.parent, ROOT / "fs3", ROOT / "native")
     return any(
-        any(True for _ in base.glob(name.rstrip("/") + suffix))
+        any(
+            True
+            for _ in base.glob(re.sub("[A-Z]{4,}(?![A-Za-z.])", "*", name.rstrip("/")) + suffix)
+        )
         for base in bases
         for suffix in SUFFIXES
     )
