@@ -206,13 +206,49 @@ Result<std::shared_ptr<Device>> mount_device(const MountOptions& options) {
   return geteuid() == 0 ? mount_as_root(options) : mount_as_user(options);
 }
 
-Status unmount_path(const std::string& mountpoint, bool lazy) {
-  if (geteuid() == 0) {
-    if (umount2(mountpoint.c_str(), UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0)) == 0) {
-      return Status();
-    }
-    return system_error("fuse/unmount", "umount2 of " + mountpoint);
+namespace {
+
+// What touches the mount runs in a child. A thread that waits for a reply of the mount cannot be
+// killed, and the daemon's own would wait for itself: killed meanwhile, the process would stay for
+// ever, because the connection ends when the descriptor that it still holds is closed. The child
+// holds no descriptor of ours. Returns the errno that `work` returned.
+template <typename Work>
+Result<int> in_child(Work work) {
+  pid_t pid = _Fork();
+  if (pid < 0) return system_error("fuse/unmount", "_Fork");
+  if (pid == 0) {
+    // Only calls that are safe in the child of a process with threads.
+    close_range(0, ~0u, 0);
+    _exit(work());
   }
+  int status = 0;
+  while (waitpid(pid, &status, 0) < 0) {
+    if (errno == ECHILD) return 0;  // somebody else collects the children of this process
+    if (errno != EINTR) return system_error("fuse/unmount", "waitpid");
+  }
+  return WIFEXITED(status) ? WEXITSTATUS(status) : EIO;
+}
+
+int error_of(int result) { return result == 0 ? 0 : errno; }
+
+Status unmount_as_root(const char* mountpoint, bool lazy) {
+  int flags = UMOUNT_NOFOLLOW | (lazy ? MNT_DETACH : 0);
+  auto error = in_child([=] { return error_of(umount2(mountpoint, flags)); });
+  if (!error.ok() || *error == 0) return error.status();
+  return system_error("fuse/unmount", std::string("umount2 of ") + mountpoint, *error);
+}
+
+}  // namespace
+
+void sync_path(const std::string& mountpoint) {
+  (void)in_child([path = mountpoint.c_str()] {
+    int directory = open(path, O_RDONLY | O_DIRECTORY);
+    return directory < 0 ? errno : error_of(syncfs(directory));
+  });
+}
+
+Status unmount_path(const std::string& mountpoint, bool lazy) {
+  if (geteuid() == 0) return unmount_as_root(mountpoint.c_str(), lazy);
   std::vector<std::string> arguments{"-u", "-q"};
   if (lazy) arguments.push_back("-z");
   arguments.push_back("--");

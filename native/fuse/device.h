@@ -48,6 +48,10 @@ Result<std::shared_ptr<Device>> mount_device(const MountOptions& options);
 // umount2(2); EINVAL: nothing is mounted there.
 Status unmount_path(const std::string& mountpoint, bool lazy);
 
+// Writes back what shared mappings still hold. From a child process: never by a thread of the
+// daemon that answers the mount.
+void sync_path(const std::string& mountpoint);
+
 // The number of the connection under /sys/fs/fuse/connections; 0 when nothing of ours is mounted
 // there. Reads /proc/self/mountinfo, never the mount itself. REQUIRES: an absolute path without
 // links.

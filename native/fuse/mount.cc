@@ -1,8 +1,4 @@
 #include "fuse/mount.h"
-
-#include <fcntl.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -65,11 +61,7 @@ bool Mount::running() const {
 
 Status Mount::unmount(bool force) {
   // Without a write-back cache only pages of shared mappings can be dirty.
-  int directory = open(options_.mount.mountpoint.c_str(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (directory >= 0) {
-    syncfs(directory);
-    close(directory);
-  }
+  sync_path(options_.mount.mountpoint);
   Status status = session_->unmount(false);
   if (status.code() == EBUSY && force) status = session_->unmount(true);
   return status;
