@@ -3,7 +3,7 @@
     client.py aio.py      the two faces: Client and File, AsyncClient and AsyncFile
     operations.py         the name space, written once: generators of calls
     calls.py drivers.py   what a call is; who runs an operation
-    attributes.py paths.py modes.py moments.py identity.py writers.py discover.py batch.py
+    attributes.py paths.py modes.py moments.py identity.py discover.py batch.py
 
 One `client.rename(a, b)`: Client.rename makes the generator Operations.rename; drivers.run sends it
 from call to call (RESOLVE of both directories, RENAME); each call waits in the native client

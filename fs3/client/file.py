@@ -207,7 +207,6 @@ class File(io.RawIOBase):
         # handle is closed in the background, and a write error has nobody to hear it.
         if not getattr(self, "_ended", True):
             self._ended = True
-            self._client._operations.forget(self._opened)
             super().close()
             warnings.warn(f"unclosed file {self!r}", ResourceWarning, stacklevel=2, source=self)
 

@@ -15,11 +15,10 @@ from google.protobuf.message import Message
 from fs3 import limits
 from fs3._proto import meta_pb2
 from fs3.client.attributes import DirEntry, stat_of, statvfs_of, type_of_mode
-from fs3.client.calls import Call, Close, Fsync, Gather, Handle, Meta, Native, Operation
+from fs3.client.calls import Call, Close, Gather, Handle, Meta, Native, Operation, Settle
 from fs3.client.identity import Identity
 from fs3.client.moments import Moments
 from fs3.client.paths import Path, decode, encode, naming, split
-from fs3.client.writers import Writers
 from fs3.errors import Fs3Error, Refused
 from fs3.types import ROOT_INODE
 
@@ -50,19 +49,17 @@ class Opened:
 
 
 class Operations:
-    """In the name of one identity. Stateless but for the open handles it knows of, so that a
-    truncate by path can flush what this client has buffered. Methods are generators and raise
-    OSError with the path in it."""
+    """In the name of one identity. Stateless. Methods are generators and raise OSError with the
+    path in it."""
 
-    def __init__(self, native: Native, identity: Identity, writers: Writers | None = None) -> None:
+    def __init__(self, native: Native, identity: Identity) -> None:
         self._native = native
         self._umask = identity.umask
         self._caller = identity.caller()
-        self._writers = writers or Writers()
 
     def acting_as(self, identity: Identity) -> "Operations":
-        """The same in another name; they know of each other's open handles."""
-        return Operations(self._native, identity, self._writers)
+        """The same in another name."""
+        return Operations(self._native, identity)
 
     # ---- calls ----
 
@@ -99,7 +96,7 @@ class Operations:
     def stat(self, path: Path, *, follow_symlinks: bool = True) -> Operation[os.stat_result]:
         with naming(path):
             attr = yield from self._find(path, follow=follow_symlinks)
-            return stat_of(attr, self._native.local_size(attr.inode))
+            return stat_of(attr, self._native.local_size(attr.inode, attr.version))
 
     def attributes(self, path: Path) -> Operation[meta_pb2.Attr]:
         """The metadata service's own record, layout included."""
@@ -111,7 +108,7 @@ class Operations:
             request = meta_pb2.GetAttrRequest(inode=opened.inode)
             reply = yield self._meta(meta_pb2.GETATTR, request)
             attr = meta_pb2.AttrReply.FromString(reply).attr
-            return stat_of(attr, self._native.local_size(opened.inode))
+            return stat_of(attr, self._native.local_size(opened.inode, attr.version))
 
     def exists(self, path: Path, *, follow_symlinks: bool = True) -> Operation[bool]:
         return (yield from self._kind(path, lambda mode: True, follow_symlinks))
@@ -177,7 +174,7 @@ class Operations:
                 request.atime_ns = atime
             if isinstance(mtime, int):
                 request.mtime_ns = mtime
-            yield from self._settle_inode(attr.inode)
+            yield Settle(attr.inode)
             yield from self._attr(request)
 
     def truncate(self, path: Path, size: int) -> Operation[None]:
@@ -190,24 +187,15 @@ class Operations:
             yield from self._set_size(opened.inode, size, opened.session)
 
     def _set_size(self, inode: int, size: int, session: bytes) -> Operation[None]:
-        yield from self._settle_inode(inode)
+        yield Settle(inode)
         request = meta_pb2.SetAttrRequest(inode=inode, size=size, session=session)
-        yield from self._attr(request)
-        self._native.note_truncated(inode, size)
-
-    def _settle_inode(self, inode: int) -> Operation[None]:
-        """What was written here before comes first: a truncate must not be undone by older bytes,
-        and times that are set must not be replaced by the time of an earlier write."""
-        if self._native.local_size(inode) is None:
-            return
-        # The bytes are the inode's: any handle of it brings them all.
-        for handle in self._writers.of(inode)[:1]:
-            yield Fsync(handle, durable=False)
+        attr = yield from self._attr(request)
+        self._native.note_truncated(inode, size, attr.version)
 
     def sync(self, path: Path) -> Operation[None]:
         with naming(path):
             attr = yield from self._find(path, follow=True)
-            yield from self._settle_inode(attr.inode)
+            yield Settle(attr.inode)
             request = meta_pb2.SyncRequest(inode=attr.inode, durable=True)
             yield self._meta(meta_pb2.SYNC, request)
 
@@ -428,7 +416,7 @@ class Operations:
         if attr.type == meta_pb2.DIRECTORY:
             raise Refused(errno.EISDIR, "client/open", "it is a directory; list it with scandir")
         if flags & os.O_TRUNC:
-            yield from self._settle_inode(attr.inode)
+            yield Settle(attr.inode)
         request = meta_pb2.OpenRequest(inode=attr.inode, flags=flags & ~os.O_CREAT)
         reply = yield self._meta(meta_pb2.OPEN, request)
         return self._opened(reply, flags)
@@ -450,24 +438,16 @@ class Operations:
         parsed = meta_pb2.OpenReply.FromString(reply)
         inode = parsed.attr.inode
         if flags & os.O_TRUNC and not parsed.created:
-            self._native.note_truncated(inode, 0)
+            self._native.note_truncated(inode, 0, parsed.attr.version)
         handle = self._native.open_handle(reply, flags)
-        if flags & os.O_ACCMODE != os.O_RDONLY:
-            self._writers.add(inode, handle)
-        local = self._native.local_size(inode)
+        local = self._native.local_size(inode, parsed.attr.version)
         size = parsed.attr.size if local is None else local[0]
         return Opened(handle, inode, parsed.session, size)
 
     def close(self, opened: Opened, path: Path) -> Operation[None]:
         """The handle is dead afterwards, whatever the outcome."""
         with naming(path):
-            try:
-                yield Close(opened.handle)
-            finally:
-                self.forget(opened)
-
-    def forget(self, opened: Opened) -> None:
-        self._writers.remove(opened.inode, opened.handle)
+            yield Close(opened.handle)
 
     def one(self, call: Call, path: Path) -> Operation[object]:
         """A single call on an open file, its error named."""

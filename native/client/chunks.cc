@@ -85,10 +85,11 @@ void fill_identity(Request& request, const UpdateIdentity& identity) {
 
 // One TRUNCATE (length > 0) or REMOVE (length 0) of one chunk. ENOENT means that it is done.
 //
-// The channel is given back also after a deadline: a lost REMOVE or TRUNCATE that still arrives
-// repeats a decision that the metadata service has recorded and will carry out again.
+// One that is lost and arrives after it was repeated, and after the file has grown again, would cut
+// new bytes: as with writes, the channel stays with the chunk until the outcome is known.
 void update_chunk(const Job& job, uint64_t index, uint32_t length, Function<void(Status)> done) {
-  UpdateIdentity identity = job.core->identities.acquire();
+  ChunkId chunk{job.inode, index};
+  UpdateIdentity identity = job.core->identities.acquire(chunk);
   ChunkCall call;
   call.method = length > 0 ? proto::storage::TRUNCATE : proto::storage::REMOVE;
   call.placement = job.placement;
@@ -110,9 +111,13 @@ void update_chunk(const Job& job, uint64_t index, uint32_t length, Function<void
       spec.body = request.SerializeAsString();
     }
   };
-  call.done = [core = job.core, identity, done = std::move(done)](net::Reply reply) mutable {
-    core->identities.release(identity.channel);
+  call.done = [core = job.core, chunk, identity, done = std::move(done)](net::Reply reply) mutable {
     bool gone = reply.status.code() == ENOENT;
+    if (reply.status.ok() || gone) {
+      core->identities.release(identity.channel);
+    } else {
+      core->identities.keep(chunk, identity.channel);
+    }
     done(gone ? Status() : std::move(reply.status));
   };
   start_chunk_call(job.core, *job.lane, std::move(call));

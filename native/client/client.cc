@@ -90,10 +90,10 @@ class ClientImpl : public Client {
     read_file(core_, std::move(file), offset, into, length, std::move(done));
   }
 
-  void write(FileHandle file, uint64_t offset, Buffer data,
+  void write(FileHandle file, uint64_t offset, Buffer data, WriteAt at,
              Function<void(Result<size_t>)> done) override {
     if (Status status = usable(); !status.ok()) return done(std::move(status));
-    write_file(core_, std::move(file), offset, std::move(data), std::move(done));
+    write_file(core_, std::move(file), offset, std::move(data), at, std::move(done));
   }
 
   void flush(FileHandle file, Function<void(Status)> done) override {
@@ -111,24 +111,37 @@ class ClientImpl : public Client {
     close_file(core_, std::move(file), std::move(done));
   }
 
-  void note_truncated(uint64_t inode, uint64_t size) override {
+  void settle(uint64_t inode, Function<void(Status)> done) override {
+    if (Status status = usable(); !status.ok()) return done(std::move(status));
+    auto file = core_->files.find(inode);
+    if (!file) return done(Status());
+    settle_file(core_, std::move(file), std::move(done));
+  }
+
+  void note_truncated(uint64_t inode, uint64_t size, uint64_t version) override {
     if (!usable().ok()) return;
     auto file = core_->files.find(inode);
     if (!file) return;
     std::lock_guard lock(file->mutex);
-    file->note_truncated(size);
+    file->note_truncated(size, version);
     count_dirty(*core_, *file);
   }
 
-  bool local_size(uint64_t inode, uint64_t* size, int64_t* mtime_ns) override {
+  bool local_size(uint64_t inode, uint64_t version, uint64_t* size, int64_t* mtime_ns) override {
     if (!usable().ok()) return false;
     auto file = core_->files.find(inode);
     if (!file) return false;
     std::lock_guard lock(file->mutex);
-    if (!file->unsettled()) return false;
+    if (!file->unsettled() && file->attr_version <= version) return false;
     *size = file->size;
-    *mtime_ns = file->mtime_ns;
+    *mtime_ns = file->unsettled() ? file->mtime_ns : file->attr_mtime_ns;
     return true;
+  }
+
+  Told last_told(const FileHandle& handle) const override {
+    const OpenFile& file = *handle->file;
+    std::lock_guard lock(handle->file->mutex);
+    return {file.attr_version, file.attr_size, file.attr_mtime_ns};
   }
 
   uint64_t handle_inode(const FileHandle& file) const override { return file->file->inode; }

@@ -45,6 +45,12 @@ struct OpenFile;  // shared between opens of one inode in this client: size, dir
                   // capability
 using FileHandle = std::shared_ptr<struct Handle>;
 
+// Where a write through a handle with O_APPEND goes.
+enum class WriteAt {
+  kAsOpened,  // to the end of the file
+  kOffset,    // to the offset given: a page of a mapping has its place
+};
+
 class Client {
  public:
   // Uses `reactors` (at least one, outliving the client), or makes its own thread when empty.
@@ -69,7 +75,7 @@ class Client {
   // The bytes are copied or kept (`keep`), so the caller's memory is free when `done` runs.
   // Buffered writes answer at once; a write-back error is reported by the next flush, fsync or
   // close of every handle that was open.
-  virtual void write(FileHandle file, uint64_t offset, Buffer data,
+  virtual void write(FileHandle file, uint64_t offset, Buffer data, WriteAt at,
                      Function<void(Result<size_t>)> done) = 0;
   // Sends what is buffered and waits for the chains to acknowledge it.
   virtual void flush(FileHandle file, Function<void(Status)> done) = 0;
@@ -77,11 +83,24 @@ class Client {
   virtual void fsync(FileHandle file, bool durable, Function<void(Status)> done) = 0;
   // fsync's work, and the end of the session. The handle is dead afterwards whatever the status.
   virtual void close(FileHandle file, Function<void(Status)> done) = 0;
-  // After a truncate by SETATTR: forget buffered bytes beyond, adopt the size. (Call flush before
-  // SETATTR.)
-  virtual void note_truncated(uint64_t inode, uint64_t size) = 0;
-  // Size and mtime as this client sees them when the inode is open with unsettled writes here.
-  virtual bool local_size(uint64_t inode, uint64_t* size, int64_t* mtime_ns) = 0;
+  // Before a change that earlier writes of this client must not follow (a truncate, times set by
+  // hand): sends what is buffered for the inode, whoever wrote it, and returns when the service has
+  // heard of it. Errors of buffered writes stay with the handles that were open; here they count
+  // only when the write may still arrive. Nothing to do when the inode is not open.
+  virtual void settle(uint64_t inode, Function<void(Status)> done) = 0;
+  // After a truncate by SETATTR: forget buffered bytes beyond, adopt the size and the inode's
+  // version. (Call settle before SETATTR.)
+  virtual void note_truncated(uint64_t inode, uint64_t size, uint64_t version) = 0;
+  // What this client knows better than attributes of that version of the inode: its own unsettled
+  // writes, or a later answer of the service that overtook them. False: nothing, or the inode is
+  // not open here. `mtime_ns` 0: not known.
+  virtual bool local_size(uint64_t inode, uint64_t version, uint64_t* size, int64_t* mtime_ns) = 0;
+  // The newest that the service said of an open file.
+  struct Told {
+    uint64_t version, size;
+    int64_t mtime_ns;  // 0: not known
+  };
+  virtual Told last_told(const FileHandle& file) const = 0;
   virtual uint64_t handle_inode(const FileHandle& file) const = 0;
 
   // Servers only (needs capability_key): whole-chunk work for truncate, removal and checks.

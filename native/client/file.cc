@@ -57,6 +57,8 @@ void OpenFile::FileCredential::renew(const std::shared_ptr<Core>& core, Lane& la
 void OpenFile::adopt(const proto::meta::Attr& attr, int64_t now) {
   if (attr.inode() != inode || attr.version() < attr_version) return;
   attr_version = attr.version();
+  attr_size = attr.size();
+  attr_mtime_ns = attr.mtime_ns();
   size_checked_ns = now;
   size = unsettled() ? std::max(attr.size(), written_end) : attr.size();
 }
@@ -98,7 +100,12 @@ void OpenFile::note_settled(uint64_t generation) {
 // A run in flight now that was made before the truncate may be acknowledged after it; note_acked
 // then takes it for the later of the two. Callers flush before they truncate, so there is none
 // unless the application writes and truncates at the same time.
-void OpenFile::note_truncated(uint64_t new_size) {
+void OpenFile::note_truncated(uint64_t new_size, uint64_t version) {
+  if (version < attr_version) return;  // somebody's later change is known here already
+  attr_version = version;
+  attr_size = new_size;
+  attr_mtime_ns = 0;
+  size_checked_ns = now_ns();
   dirty.trim(new_size);
   size = new_size;
   written_end = std::min(written_end, new_size);
@@ -113,7 +120,7 @@ void OpenFile::fail(const Status& status) {
 }
 
 Handle::Handle(std::shared_ptr<OpenFile> opened, uint32_t flags, std::string session)
-    : file(std::move(opened)), flags(flags), session(std::move(session)), opened_ns(now_ns()) {
+    : file(std::move(opened)), flags(flags), opened_ns(now_ns()), session(std::move(session)) {
   std::lock_guard lock(file->mutex);
   file->handles.push_back(this);
 }

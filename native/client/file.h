@@ -66,7 +66,8 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   void note_acked(uint64_t end);
   // Settling reached the service: nothing up to this generation needs to be told again.
   void note_settled(uint64_t generation);
-  void note_truncated(uint64_t new_size);
+  // `version` is the inode's from then on: what was told of it before counts no more.
+  void note_truncated(uint64_t new_size, uint64_t version);
   void fail(const Status& status);
 
   const uint64_t inode;
@@ -75,7 +76,9 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   std::mutex mutex;
   // ---- guarded by mutex ----
   uint64_t size = 0;
-  uint64_t attr_version = 0;
+  uint64_t attr_version = 0;  // of the newest answer of the service, and what it said
+  uint64_t attr_size = 0;
+  int64_t attr_mtime_ns = 0;      // 0: not known
   int64_t size_checked_ns = 0;    // when the service's size was last heard
   int64_t mtime_ns = 0;           // of the last local write; 0 = none since settling
   uint64_t written_end = 0;       // one past the highest byte accepted since the last settling
@@ -89,9 +92,10 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   bool renewing[2] = {false, false};
   std::vector<std::pair<Lane*, Function<void(Status)>>> renewal_waiters[2];
   std::vector<Handle*> handles;
-  // Update channels whose last outcome on that chunk is unknown: the chunk's next update must use
-  // the same channel, so that the lost one, if it still arrives, is older and refused.
-  std::unordered_map<uint64_t, uint32_t> pinned_channels;
+  // SYNC and CLOSE on their way that tell of writes. Whoever makes the file shorter waits for them
+  // (settle_waiters): one that arrived after the cut would make it long again.
+  size_t settling = 0;
+  std::vector<std::pair<Lane*, Function<void()>>> settle_waiters;
 
   struct Waiter {
     uint64_t epoch = 0;
@@ -132,10 +136,10 @@ struct Handle {
 
   const std::shared_ptr<OpenFile> file;
   const uint32_t flags;
-  const std::string session;  // 16 bytes, empty for a read-only open
   const int64_t opened_ns;
   // ---- guarded by file->mutex ----
-  Status error;  // of a buffered write; reported once by flush, fsync or close
+  std::string session;  // 16 bytes, empty for a read-only open
+  Status error;         // of a buffered write; reported once by flush, fsync or close
   // The next buffered write fails with `error` as well: who writes on without ever syncing learns
   // of a full disk while it still matters. Once per failure, so that freeing space suffices.
   bool refuse_next = false;

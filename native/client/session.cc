@@ -30,13 +30,12 @@ struct Settlement {
   int64_t mtime_ns = 0;
 };
 
-// REQUIRES: the file's mutex held.
-Settlement settlement(const OpenFile& file, const Handle& handle, uint64_t generation) {
-  Settlement told{handle.session, generation, file.acked_end, file.unsettled(), file.mtime_ns};
-  // A file written through one handle and synced through another that only reads: any open session
-  // may settle it.
-  for (const Handle* other : file.handles) {
-    if (told.session.empty() && !other->closed) told.session = other->session;
+// Under any open session: a file may be written through one handle and synced through another that
+// only reads. REQUIRES: the file's mutex held.
+Settlement settlement(const OpenFile& file, uint64_t generation) {
+  Settlement told{{}, generation, file.acked_end, file.unsettled(), file.mtime_ns};
+  for (const Handle* handle : file.handles) {
+    if (told.session.empty() && !handle->closed) told.session = handle->session;
   }
   return told;
 }
@@ -54,39 +53,77 @@ std::string encode(const OpenFile& file, const Settlement& told, bool durable) {
 }
 
 // SYNC answers OpenReply, CLOSE AttrReply; the one is the other plus fields.
-Status settled(OpenFile& file, uint64_t generation, const Result<std::string>& reply) {
-  if (!reply.ok()) return reply.status();
+Status settled(OpenFile& file, const Settlement& told, const Result<std::string>& reply) {
   proto::meta::OpenReply parsed;
-  if (!parsed.ParseFromString(reply.value())) {
-    return Status(EIO, "client/settle", "the reply of the metadata service does not decode");
+  Status status = reply.status();
+  if (status.ok() && !parsed.ParseFromString(reply.value())) {
+    status = Status(EIO, "client/settle", "the reply of the metadata service does not decode");
   }
-  std::lock_guard lock(file.mutex);
-  file.note_settled(generation);
-  file.adopt(parsed.attr(), now_ns());
-  file.adopt_token(parsed.capability(), now_ns());
-  return Status();
+  std::vector<std::pair<Lane*, Function<void()>>> waiters;
+  {
+    std::lock_guard lock(file.mutex);
+    if (status.ok()) {
+      file.note_settled(told.generation);
+      file.adopt(parsed.attr(), now_ns());
+      file.adopt_token(parsed.capability(), now_ns());
+    }
+    if (told.wrote && --file.settling == 0) waiters.swap(file.settle_waiters);
+  }
+  for (auto& [lane, go] : waiters) lane->run(std::move(go));
+  return status;
+}
+
+// Tells the service by SYNC or CLOSE. Without a session (nobody here has the file open for writing
+// any more) the service measures what was written.
+void tell(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file, uint16_t method,
+          Settlement told, bool durable, Function<void(Status)> done) {
+  std::string body = method == proto::meta::CLOSE
+                         ? encode<proto::meta::CloseRequest>(*file, told, durable)
+                         : encode<proto::meta::SyncRequest>(*file, told, durable);
+  send_own_meta_call(core, core->lane(), method, body,
+                     [file, told = std::move(told), done = std::move(done)](
+                         Result<std::string> reply) mutable { done(settled(*file, told, reply)); });
 }
 
 void settle(std::shared_ptr<Core> core, FileHandle handle, uint16_t method, uint64_t generation,
             bool durable, Function<void(Status)> done) {
+  const auto& file = handle->file;
+  bool close = method == proto::meta::CLOSE;
   Settlement told;
-  std::string body;
+  bool needed;
   {
-    std::lock_guard lock(handle->file->mutex);
-    told = settlement(*handle->file, *handle, generation);
-    if (method == proto::meta::CLOSE) told.session = handle->session;
-    body = method == proto::meta::CLOSE
-               ? encode<proto::meta::CloseRequest>(*handle->file, told, durable)
-               : encode<proto::meta::SyncRequest>(*handle->file, told, durable);
+    std::lock_guard lock(file->mutex);
+    told = settlement(*file, generation);
+    if (close || !handle->session.empty()) told.session = handle->session;
+    // fsync of a handle that only reads makes durable what others have settled before.
+    needed = close ? !told.session.empty() : told.wrote || durable;
+    if (needed && told.wrote) ++file->settling;
   }
-  bool needed = method == proto::meta::CLOSE || told.wrote || durable;
-  if (told.session.empty() || !needed) return done(Status());
-  Lane& lane = core->lane();
-  send_own_meta_call(
-      core, lane, method, body,
-      [handle, generation, done = std::move(done)](Result<std::string> reply) mutable {
-        done(settled(*handle->file, generation, reply));
-      });
+  if (!needed) return done(Status());
+  tell(core, file, method, std::move(told), durable, std::move(done));
+}
+
+// After the flush: waits until no other settlement is on its way, then tells what they did not.
+void settle_rest(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
+                 uint64_t generation, Function<void(Status)> done) {
+  Settlement told;
+  {
+    std::unique_lock lock(file->mutex);
+    if (file->settling > 0) {
+      file->settle_waiters.emplace_back(&core->lane(),
+                                        [core, file, generation, done = std::move(done)]() mutable {
+                                          settle_rest(core, file, generation, std::move(done));
+                                        });
+      return;
+    }
+    if (generation <= file->settled_generation) {
+      lock.unlock();
+      return done(Status());
+    }
+    told = settlement(*file, generation);
+    ++file->settling;
+  }
+  tell(core, file, proto::meta::SYNC, std::move(told), false, std::move(done));
 }
 
 uint64_t write_generation(OpenFile& file) {
@@ -131,6 +168,37 @@ bool session_reads(const OpenFile& file, const std::string& session) {
     if (handle->session == session) return handle->readable();
   }
   return false;
+}
+
+// The handles of a session that is gone go on under the one of the reply.
+void replace_session(OpenFile& file, const std::string& gone, const Result<std::string>& reply) {
+  proto::meta::OpenReply parsed;
+  if (!reply.ok() || !parsed.ParseFromString(reply.value())) return;  // finish_renewal says so
+  std::lock_guard lock(file.mutex);
+  for (Handle* handle : file.handles) {
+    if (handle->session == gone) handle->session = parsed.session();
+  }
+}
+
+void open_again(const std::shared_ptr<Core>& core, Lane& lane, std::shared_ptr<OpenFile> file,
+                Right right, std::string gone) {
+  proto::meta::OpenRequest request;
+  request.set_inode(file->inode);
+  request.set_flags(right == Right::kWrite ? O_WRONLY : O_RDONLY);
+  {
+    std::lock_guard lock(file->mutex);
+    if (!gone.empty()) request.set_flags(session_reads(*file, gone) ? O_RDWR : O_WRONLY);
+  }
+  send_own_meta_call(core, lane, proto::meta::OPEN, request.SerializeAsString(),
+                     [file, right, gone = std::move(gone)](Result<std::string> reply) {
+                       if (!gone.empty()) replace_session(*file, gone, reply);
+                       finish_renewal(*file, right, reply);
+                     });
+}
+
+bool has_capability(const Result<std::string>& reply) {
+  proto::meta::OpenReply parsed;
+  return reply.ok() && parsed.ParseFromString(reply.value()) && !parsed.capability().empty();
 }
 
 // Alive as long as the client: one message per period, then the next timer.
@@ -220,6 +288,16 @@ void close_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Sta
   flush_file(core, handle, std::move(ended));
 }
 
+void settle_file(std::shared_ptr<Core> core, std::shared_ptr<OpenFile> file,
+                 Function<void(Status)> done) {
+  uint64_t generation = write_generation(*file);
+  auto flushed = [core, file, generation, done = std::move(done)](Status status) mutable {
+    if (!status.ok() && !refused_for_good(status)) return done(std::move(status));
+    settle_rest(core, file, generation, std::move(done));
+  };
+  flush_all(core, file, std::move(flushed));
+}
+
 void renew_capability(const std::shared_ptr<Core>& core, Lane& lane, std::shared_ptr<OpenFile> file,
                       Right right, Function<void(Status)> done) {
   auto index = static_cast<int>(right);
@@ -231,21 +309,22 @@ void renew_capability(const std::shared_ptr<Core>& core, Lane& lane, std::shared
     session = open_session(*file);
     if (right == Right::kRead && !session_reads(*file, session)) session.clear();
   }
-  auto answered = [file, right](Result<std::string> reply) { finish_renewal(*file, right, reply); };
   if (!session.empty()) {
     proto::meta::SyncRequest request;
     request.set_inode(file->inode);
     request.set_session(session);
     send_own_meta_call(core, lane, proto::meta::SYNC, request.SerializeAsString(),
-                       std::move(answered));
+                       [core, &lane, file, right, session](Result<std::string> reply) {
+                         bool ended = reply.ok() && !has_capability(reply);
+                         if (ended) return open_again(core, lane, file, right, session);
+                         finish_renewal(*file, right, reply);
+                       });
   } else if (right == Right::kRead) {
-    proto::meta::OpenRequest request;
-    request.set_inode(file->inode);
-    request.set_flags(O_RDONLY);
-    send_own_meta_call(core, lane, proto::meta::OPEN, request.SerializeAsString(),
-                       std::move(answered));
+    open_again(core, lane, std::move(file), right, {});
   } else {
-    answered(Status(EBADF, "client/renew", "no handle of the file is open for writing any more"));
+    finish_renewal(
+        *file, right,
+        Status(EBADF, "client/renew", "no handle of the file is open for writing any more"));
   }
 }
 

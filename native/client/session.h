@@ -20,8 +20,13 @@ void fsync_file(std::shared_ptr<Core> core, FileHandle handle, bool durable,
                 Function<void(Status)> done);
 void close_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done);
 
-// A fresh capability for the file, by SYNC of an open session, or by a new OPEN for a file that is
-// only read. One renewal per right at a time; `done` on the lane.
+// As Client::settle.
+void settle_file(std::shared_ptr<Core> core, std::shared_ptr<OpenFile> file,
+                 Function<void(Status)> done);
+
+// A fresh capability for the file, by SYNC of an open session, or by a new OPEN: for a file that is
+// only read, and for a session that the service has ended because this client was silent too long
+// (a suspended machine). One renewal per right at a time; `done` on the lane.
 void renew_capability(const std::shared_ptr<Core>& core, Lane& lane, std::shared_ptr<OpenFile> file,
                       Right right, Function<void(Status)> done);
 

@@ -51,7 +51,7 @@ class RunOp : public std::enable_shared_from_this<RunOp> {
     for (const Buffer& piece : run_.pieces) {
       checksum_ = crc32c(checksum_, piece.data(), piece.size());
     }
-    identity_ = take_identity();
+    identity_ = core_->identities.acquire(chunk());
   }
 
   void send() {
@@ -70,14 +70,7 @@ class RunOp : public std::enable_shared_from_this<RunOp> {
   }
 
  private:
-  UpdateIdentity take_identity() {
-    std::lock_guard lock(file_->mutex);
-    auto pinned = file_->pinned_channels.find(run_.chunk);
-    if (pinned == file_->pinned_channels.end()) return core_->identities.acquire();
-    UpdateIdentity identity = core_->identities.next(pinned->second);
-    file_->pinned_channels.erase(pinned);
-    return identity;
-  }
+  ChunkId chunk() const { return {file_->inode, run_.chunk}; }
 
   void fill(const Route& route, net::CallSpec& spec) const {
     proto::storage::WriteRequest request;
@@ -111,13 +104,13 @@ class RunOp : public std::enable_shared_from_this<RunOp> {
       return send();
     }
     std::vector<Callback> callbacks;
+    if (status.ok() || refused_for_good(status)) {
+      core_->identities.release(identity_.channel);
+    } else {
+      core_->identities.keep(chunk(), identity_.channel);  // rule 4
+    }
     {
       std::lock_guard lock(file_->mutex);
-      if (status.code() == kTimedOut) {
-        file_->pinned_channels[run_.chunk] = identity_.channel;  // rule 4
-      } else {
-        core_->identities.release(identity_.channel);
-      }
       record(status);
       file_->dirty.finish(run_.chunk);
       count_dirty(*core_, *file_);
@@ -212,6 +205,8 @@ void wait_through(OpenFile& file, Lane& lane, uint64_t offset, size_t length,
 
 }  // namespace
 
+bool refused_for_good(const Status& status) { return status.code() == ENOSPC; }
+
 void count_dirty(Core& core, OpenFile& file) {
   core.counters.dirty_bytes.fetch_add(file.dirty.bytes() - file.counted_dirty,
                                       std::memory_order_relaxed);
@@ -231,7 +226,7 @@ void pump(const std::shared_ptr<Core>& core, Lane& lane, const std::shared_ptr<O
 }
 
 void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, Buffer data,
-                Function<void(Result<size_t>)> done) {
+                WriteAt at, Function<void(Result<size_t>)> done) {
   const auto& file = handle->file;
   Lane& lane = core->lane();
   size_t length = data.size();
@@ -241,7 +236,7 @@ void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, 
   bool answered = false, arm = false;
   {
     std::unique_lock lock(file->mutex);
-    if (handle->appends()) offset = std::max(offset, file->size);
+    if (handle->appends() && at == WriteAt::kAsOpened) offset = std::max(offset, file->size);
     if (Status status = check_write(*handle, offset, length); !status.ok()) {
       lock.unlock();
       return done(std::move(status));
@@ -293,6 +288,21 @@ void flush_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Sta
       return report(Status());
     }
     file->waiters.push_back({epoch, 0, UINT64_MAX, false, Status(), &lane, std::move(report)});
+  }
+  pump(core, lane, file);
+}
+
+void flush_all(std::shared_ptr<Core> core, std::shared_ptr<OpenFile> file,
+               Function<void(Status)> done) {
+  Lane& lane = core->lane();
+  {
+    std::unique_lock lock(file->mutex);
+    uint64_t epoch = file->dirty.want_all();
+    if (file->dirty.settled(epoch)) {
+      lock.unlock();
+      return done(Status());
+    }
+    file->waiters.push_back({epoch, 0, UINT64_MAX, true, Status(), &lane, std::move(done)});
   }
   pump(core, lane, file);
 }

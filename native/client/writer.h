@@ -9,9 +9,9 @@
 //     the channel and (1) holds, so the update's own outcome is lost to us, and nothing later of
 //     this client is on the chunk: sending the same bytes again under a fresh identity is a write
 //     that happens now, inside the still open call. The end state is that of a single write.
-//  4. When the deadline passes the outcome is unknown: the error is reported, and the channel stays
-//     with the chunk. The next update of the chunk uses it with a higher sequence, so the lost one,
-//     should it still arrive, is refused as old instead of overwriting newer bytes.
+//  4. An update that ends with an error may have been applied, or may still be: the error is
+//     reported, and the channel stays with the chunk (identity.h), so that an attempt which arrives
+//     late is refused as old instead of overwriting newer bytes.
 //  5. A buffered byte that could not be written leaves an error at every handle that was open; the
 //     next flush, fsync or close of each reports it.
 #pragma once
@@ -32,10 +32,18 @@ struct OpenFile;
 
 // As Client::write.
 void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, Buffer data,
-                Function<void(Result<size_t>)> done);
+                WriteAt at, Function<void(Result<size_t>)> done);
 
 // As Client::flush: `done` gets the handle's error, once.
 void flush_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done);
+
+// As Client::settle's first half: sends what is buffered, whoever wrote it. `done` gets the first
+// error of what was sent meanwhile; the handles keep theirs.
+void flush_all(std::shared_ptr<Core> core, std::shared_ptr<OpenFile> file,
+               Function<void(Status)> done);
+
+// A write that ended with this was not applied, and never will be.
+bool refused_for_good(const Status& status);
 
 // Sends every run that is wanted and whose chunk has none in flight.
 void pump(const std::shared_ptr<Core>& core, Lane& lane, const std::shared_ptr<OpenFile>& file);

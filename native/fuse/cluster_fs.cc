@@ -160,17 +160,12 @@ void ClusterFs::reply_status(RequestPtr request, const Status& status) {
 }
 
 void ClusterFs::settled(RequestPtr request, uint64_t inode, Function<void(RequestPtr)> then) {
-  uint64_t size;
-  int64_t mtime_ns;
-  FilePtr file = client_->local_size(inode, &size, &mtime_ns) ? files_.any_of(inode) : nullptr;
-  if (file == nullptr) return then(std::move(request));
-  client_->fsync(file->handle, false,
-                 [this, change = ChangeMark(nodes_, inode), request = std::move(request),
-                  then = std::move(then)](Status status) mutable {
-                   change.end();
-                   if (!status.ok()) return reply_status(std::move(request), status);
-                   then(std::move(request));
-                 });
+  client_->settle(inode, [this, change = ChangeMark(nodes_, inode), request = std::move(request),
+                          then = std::move(then)](Status status) mutable {
+    change.end();
+    if (!status.ok()) return reply_status(std::move(request), status);
+    then(std::move(request));
+  });
 }
 
 void ClusterFs::kill_privileges(RequestPtr request, uint64_t inode,
@@ -194,6 +189,11 @@ void ClusterFs::kill_privileges(RequestPtr request, uint64_t inode,
       });
 }
 
+void ClusterFs::note_settled(const File& file) {
+  auto told = client_->last_told(file.handle);
+  nodes_.set_settled(file.inode, {told.version, told.size, told.mtime_ns});
+}
+
 int64_t ClusterFs::ttl_ns(const pb::Lease& lease, int64_t age_ns) const {
   int64_t granted = std::min<int64_t>(int64_t{lease.ttl_ms()} * 1'000'000, options_.ttl_max_ns);
   return std::max<int64_t>(0, granted - age_ns);
@@ -204,10 +204,16 @@ void ClusterFs::fill_attr(const pb::Attr& attr, fuse_attr* out) {
   int64_t mtime_ns = attr.mtime_ns();
   uint64_t local_size;
   int64_t local_mtime_ns;
-  if (attr.type() == pb::FILE && client_->local_size(attr.inode(), &local_size, &local_mtime_ns)) {
+  bool file = attr.type() == pb::FILE;
+  if (file && client_->local_size(attr.inode(), attr.version(), &local_size, &local_mtime_ns)) {
     size = local_size;
     // As it is, also when it goes back: the kernel takes a changed mtime for changed content.
     if (local_mtime_ns != 0) mtime_ns = local_mtime_ns;
+  } else if (auto settled = nodes_.settled(attr.inode()); settled.version > attr.version()) {
+    // Answers overtake one another: these attributes were asked for before a settlement that has
+    // come back, and the file is closed again. Passed on, they would cut it in the kernel.
+    size = settled.size;
+    if (settled.mtime_ns != 0) mtime_ns = settled.mtime_ns;
   }
   SplitTime atime = split_time(attr.atime_ns());
   SplitTime mtime = split_time(mtime_ns);

@@ -120,11 +120,14 @@ class ClusterFs : public Filesystem {
          });
   }
   // Brings what was written here to the service, then goes on; at once when nothing is unsettled.
+  // The errors of earlier buffered writes stay with the handles that report them.
   void settled(RequestPtr request, uint64_t inode, Function<void(RequestPtr)> then);
   // Takes setuid and setgid away from an inode that has them, as the owner of the file system.
   void kill_privileges(RequestPtr request, uint64_t inode, Function<void(RequestPtr)> then);
   void reply_status(RequestPtr request, const Status& status);
 
+  // A settlement of the file has been answered: older attributes count no more.
+  void note_settled(const File& file);
   int64_t ttl_ns(const pb::Lease& lease, int64_t age_ns = 0) const;
   void fill_attr(const pb::Attr& attr, fuse_attr* out);
   void fill_entry(const pb::Attr& attr, int64_t ttl, fuse_entry_out* out);

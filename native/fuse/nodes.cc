@@ -104,6 +104,21 @@ bool NodeTable::changed_since(uint64_t node, int64_t since_ns) {
   return found->second.changing != 0 || found->second.changed_ns >= since_ns;
 }
 
+NodeTable::Settled NodeTable::settled(uint64_t node) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  return found == part.nodes.end() ? Settled() : found->second.settled;
+}
+
+void NodeTable::set_settled(uint64_t node, const Settled& settled) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found == part.nodes.end() || settled.version < found->second.settled.version) return;
+  found->second.settled = settled;
+}
+
 uint32_t NodeTable::mode(uint64_t node) {
   Shard& part = shard(node);
   std::lock_guard lock(part.mutex);

@@ -2,7 +2,8 @@
 //
 // Its purposes: (a) open() keeps the page cache while a file is unchanged; (b) open() notices that
 // the kernel believes outdated attributes; (c) attributes that were fetched before a change made
-// here are not passed on after it.
+// here are not passed on after it; (d) nor a length that was fetched before this mount settled a
+// newer one.
 //
 // Thread safety: from any thread; sharded, no lock is held across calls out.
 #pragma once
@@ -44,6 +45,15 @@ class NodeTable {
   // Something may have changed at or after `since_ns`.
   bool changed_since(uint64_t node, int64_t since_ns);
 
+  // (d) The newest length that a settlement of this mount was answered with; version 0: none.
+  struct Settled {
+    uint64_t version = 0;
+    uint64_t size = 0;
+    int64_t mtime_ns = 0;
+  };
+  Settled settled(uint64_t node);
+  void set_settled(uint64_t node, const Settled& settled);
+
   // Mode bits as last told; 0 when unknown.
   uint32_t mode(uint64_t node);
   void set_mode(uint64_t node, uint32_t mode);
@@ -58,6 +68,7 @@ class NodeTable {
     uint32_t mode = 0;
     uint32_t changing = 0;
     int64_t changed_ns = 0;
+    Settled settled;
     bool content_known = false;
     ContentVersion content;
   };

@@ -80,7 +80,7 @@ void ClusterFs::do_setattr(RequestPtr request) {
   call_for<pb::AttrReply>(
       std::move(request), pb::SETATTR, body,
       [this, in, inode, truncates](RequestPtr request, const pb::AttrReply& reply) {
-        if (truncates) client_->note_truncated(inode, in.size);
+        if (truncates) client_->note_truncated(inode, in.size, reply.attr().version());
         bool kills = (in.valid & FATTR_KILL_SUIDGID) && !(in.valid & FATTR_MODE);
         kills |= changes_nothing(in) && owns_file(*request, reply.attr());
         if (!kills) return reply_attr(std::move(request), reply.attr(), reply.lease());

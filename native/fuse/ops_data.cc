@@ -43,8 +43,11 @@ void ClusterFs::write(RequestPtr request) {
 void ClusterFs::do_write(RequestPtr request, FilePtr file) {
   const auto& in = request->arguments<fuse_write_in>();
   uint64_t offset = in.offset;
+  // A page of a mapping has its place, though the handle that the kernel picked may append.
+  auto at =
+      in.write_flags & FUSE_WRITE_CACHE ? client::WriteAt::kOffset : client::WriteAt::kAsOpened;
   Buffer data = request->payload_buffer(in.size);
-  client_->write(file->handle, offset, std::move(data),
+  client_->write(file->handle, offset, std::move(data), at,
                  [this, file, request = std::move(request)](Result<size_t> written) mutable {
                    if (!written.ok()) return reply_status(std::move(request), written.status());
                    fuse_write_out out{.size = static_cast<uint32_t>(*written), .padding = 0};

@@ -38,7 +38,7 @@ void ClusterFs::opened(RequestPtr request, std::string raw) {
   }
   uint64_t inode = request->node();
   uint32_t flags = request->arguments<fuse_open_in>().flags;
-  if (flags & O_TRUNC) client_->note_truncated(inode, 0);
+  if (flags & O_TRUNC) client_->note_truncated(inode, 0, reply.attr().version());
   // The reply of OPEN carries no attributes: what the kernel believes about a file that changed
   // elsewhere (its size above all) has to go before the caller reads.
   if (nodes_.told_otherwise(inode, reply.attr().version(), now_ns())) {
@@ -103,7 +103,8 @@ void ClusterFs::created(RequestPtr request, std::string raw) {
   const pb::Attr& attr = reply.attr();
   uint32_t flags = request->arguments<fuse_create_in>().flags;
   // Somebody else made it first, and this open has truncated it.
-  if (!reply.created() && (flags & O_TRUNC)) client_->note_truncated(attr.inode(), 0);
+  if (!reply.created() && (flags & O_TRUNC))
+    client_->note_truncated(attr.inode(), 0, attr.version());
   struct {
     fuse_entry_out entry{};
     fuse_open_out open{};
@@ -127,6 +128,7 @@ void ClusterFs::flush(RequestPtr request) {
   client_->fsync(file->handle, false,
                  [this, file, change = ChangeMark(nodes_, file->inode),
                   request = std::move(request)](Status status) mutable {
+                   if (file->writable()) note_settled(*file);
                    change.end();
                    if (!status.ok()) return reply_status(std::move(request), status);
                    reply_error(std::move(request), 0);
@@ -140,6 +142,7 @@ void ClusterFs::fsync(RequestPtr request) {
   client_->fsync(file->handle, true,
                  [this, file, change = ChangeMark(nodes_, file->inode),
                   request = std::move(request)](Status status) mutable {
+                   if (file->writable()) note_settled(*file);
                    change.end();
                    if (!status.ok()) return reply_status(std::move(request), status);
                    reply_error(std::move(request), 0);
@@ -161,6 +164,7 @@ void ClusterFs::release(RequestPtr request) {
   client_->close(file->handle,
                  [this, file, change = ChangeMark(nodes_, file->writable() ? file->inode : 0),
                   request = std::move(request)](Status status) mutable {
+                   if (file->writable()) note_settled(*file);
                    change.end();
                    if (!status.ok()) return reply_status(std::move(request), status);
                    reply_error(std::move(request), 0);

@@ -357,7 +357,8 @@ size_t write(NativeClient& self, PyHandle& file, uint64_t offset, nb::handle buf
     size_t length = std::min(view.size() - done_bytes, kWritePieceBytes);
     auto result = wait_for<Result<size_t>>([&](auto done) {
       self.client->write(file.handle, offset + done_bytes,
-                         Buffer::copy_of(view.data() + done_bytes, length), std::move(done));
+                         Buffer::copy_of(view.data() + done_bytes, length),
+                         client::WriteAt::kAsOpened, std::move(done));
     });
     if (!result.ok()) {
       view.release();
@@ -390,10 +391,10 @@ nb::dict statistics(const NativeClient& self) {
   return all;
 }
 
-nb::object local_size(NativeClient& self, uint64_t inode) {
+nb::object local_size(NativeClient& self, uint64_t inode, uint64_t version) {
   uint64_t size = 0;
   int64_t mtime_ns = 0;
-  if (!self.client->local_size(inode, &size, &mtime_ns)) return nb::none();
+  if (!self.client->local_size(inode, version, &size, &mtime_ns)) return nb::none();
   return nb::make_tuple(size, mtime_ns);
 }
 
@@ -430,6 +431,14 @@ void bind_blocking(Class& cls) {
         wait_status([&](auto done) { self.client->fsync(file.handle, durable, std::move(done)); });
       },
       "handle"_a, "durable"_a = true, "flush, then settles length and times.");
+  cls.def(
+      "settle",
+      [](NativeClient& self, uint64_t inode) {
+        wait_status([&](auto done) { self.client->settle(inode, std::move(done)); });
+      },
+      "inode"_a,
+      "Before a change that earlier writes must not follow: sends what is buffered for the inode "
+      "and tells the service. Write-back errors stay with the handles.");
   cls.def(
       "close",
       [](NativeClient& self, PyHandle& file) {
@@ -474,6 +483,7 @@ void bind_submit(Class& cls) {
         {
           nb::gil_scoped_release release;
           self.client->write(file.handle, offset, Buffer::copy_of(view.data(), view.size()),
+                             client::WriteAt::kAsOpened,
                              complete_number<size_t>(std::move(queue), token));
         }
         view.release();
@@ -491,6 +501,12 @@ void bind_submit(Class& cls) {
         self.client->fsync(file.handle, durable, complete_status(std::move(queue), token));
       },
       "queue"_a, "token"_a, "handle"_a, "durable"_a = true);
+  cls.def(
+      "submit_settle",
+      [](NativeClient& self, Queue queue, uint64_t token, uint64_t inode) {
+        self.client->settle(inode, complete_status(std::move(queue), token));
+      },
+      "queue"_a, "token"_a, "inode"_a);
   cls.def(
       "submit_close",
       [](NativeClient& self, Queue queue, uint64_t token, PyHandle& file) {
@@ -580,12 +596,15 @@ void bind_client(nb::module_& m) {
   bind_chunks(cls);
   cls.def(
       "note_truncated",
-      [](NativeClient& self, uint64_t inode, uint64_t size) {
-        self.client->note_truncated(inode, size);
+      [](NativeClient& self, uint64_t inode, uint64_t size, uint64_t version) {
+        self.client->note_truncated(inode, size, version);
       },
-      "inode"_a, "size"_a, "After SETATTR of the size: forget what is buffered beyond.");
-  cls.def("local_size", &local_size, "inode"_a,
-          "(size, mtime_ns) while the inode is open here with unsettled writes, else None.");
+      "inode"_a, "size"_a, "version"_a,
+      "After SETATTR of the size (version: the inode's): forget what is buffered beyond.");
+  cls.def(
+      "local_size", &local_size, "inode"_a, "version"_a,
+      "(size, mtime_ns) when this client knows better than attributes of that version: unsettled "
+      "writes, or a later answer; else None.");
   cls.def(
       "update_routing",
       [](NativeClient& self, nb::bytes routing) {

@@ -44,7 +44,7 @@ class ScriptedClient final : public client::Client {
     std::memset(into, 1, length);
     done(length);
   }
-  void write(client::FileHandle, uint64_t, Buffer data,
+  void write(client::FileHandle, uint64_t, Buffer data, client::WriteAt,
              Function<void(Result<size_t>)> done) override {
     uint8_t sum = 0;
     for (std::byte byte : data.span()) sum ^= static_cast<uint8_t>(byte);
@@ -53,16 +53,21 @@ class ScriptedClient final : public client::Client {
   void flush(client::FileHandle, Function<void(Status)> done) override { done(Status()); }
   void fsync(client::FileHandle, bool, Function<void(Status)> done) override { done(Status()); }
   void close(client::FileHandle, Function<void(Status)> done) override { done(Status()); }
-  void note_truncated(uint64_t inode, uint64_t size) override {
+  void settle(uint64_t, Function<void(Status)> done) override { done(Status()); }
+  void note_truncated(uint64_t inode, uint64_t size, uint64_t version) override {
     auto file = files_.find(inode);
     if (!file) return;
     std::lock_guard lock(file->mutex);
-    file->note_truncated(size);
+    file->note_truncated(size, version);
   }
-  bool local_size(uint64_t inode, uint64_t* size, int64_t* mtime_ns) override {
+  bool local_size(uint64_t inode, uint64_t, uint64_t* size, int64_t* mtime_ns) override {
     *size = inode;
     *mtime_ns = static_cast<int64_t>(inode);
     return inode % 3 == 0;
+  }
+  Told last_told(const client::FileHandle& handle) const override {
+    const client::OpenFile& file = *handle->file;
+    return {file.attr_version, file.attr_size, file.attr_mtime_ns};
   }
   uint64_t handle_inode(const client::FileHandle& file) const override { return file->file->inode; }
   void truncate_chunks(uint64_t, std::string, uint64_t, uint64_t, Function<void(Status)>) override {

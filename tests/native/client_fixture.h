@@ -137,6 +137,25 @@ class FakeCluster {
     size_ = size;
     ++version_;
   }
+  uint64_t version() {
+    std::lock_guard lock(mutex_);
+    return version_;
+  }
+  // What GETATTR answers from now on: an answer that was long on its way.
+  void answer_attributes(uint64_t size, uint64_t version) {
+    std::lock_guard lock(mutex_);
+    late_size_ = size;
+    late_version_ = version;
+  }
+  // As after a long silence of the client.
+  void end_session(std::string session) {
+    std::lock_guard lock(mutex_);
+    ended_session_ = std::move(session);
+  }
+  size_t durable_syncs() {
+    std::lock_guard lock(mutex_);
+    return durable_syncs_;
+  }
   // As SETATTR of the size: the chunks are cut before it answers.
   void truncate(uint64_t size) {
     std::lock_guard lock(mutex_);
@@ -274,11 +293,17 @@ class FakeCluster {
     if (method == pm::GETATTR) {
       pm::AttrReply answer;
       fill_attr(answer.mutable_attr());
+      if (late_version_ != 0) {
+        answer.mutable_attr()->set_size(late_size_);
+        answer.mutable_attr()->set_version(late_version_);
+      }
       *reply = answer.SerializeAsString();
       return Status();
     }
     if (method == pm::OPEN) {
-      *reply = open_reply_locked(600'000).SerializeAsString();
+      pm::OpenReply answer = open_reply_locked(600'000);
+      answer.set_session(std::string(16, 'n'));
+      *reply = answer.SerializeAsString();
       return Status();
     }
     if (method == pm::KEEPALIVE) {
@@ -293,13 +318,14 @@ class FakeCluster {
   Status settle(uint16_t method, const std::string& body, std::string* reply) {
     pm::SyncRequest request;  // CLOSE has the same fields
     EXPECT_TRUE(request.ParseFromString(body));
-    EXPECT_EQ(request.session().size(), 16u);
+    EXPECT_TRUE(!request.wrote() || request.session().size() == 16u);
+    durable_syncs_ += request.durable();
     if (request.wrote()) {
       size_ = std::max(size_, request.written_end());
       ++version_;
     }
     pm::OpenReply answer = open_reply_locked(600'000);
-    if (method == pm::CLOSE) answer.clear_capability();
+    if (method == pm::CLOSE || request.session() == ended_session_) answer.clear_capability();
     *reply = answer.SerializeAsString();
     return Status();
   }
@@ -489,6 +515,9 @@ class FakeCluster {
   std::map<uint16_t, size_t> meta_counts_;
   std::vector<uint64_t> request_ids_, kept_alive_;
   uint64_t size_ = 0, version_ = 1;
+  uint64_t late_size_ = 0, late_version_ = 0;  // 0: GETATTR tells the truth
+  size_t durable_syncs_ = 0;
+  std::string ended_session_ = "none";
   std::vector<net::ServerCallPtr> swallowed_;
 };
 

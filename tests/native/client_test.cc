@@ -38,9 +38,10 @@ class User {
   FileHandle open(FakeCluster& cluster, uint32_t flags = O_RDWR) {
     return client->open_handle(cluster.open_reply((flags & O_ACCMODE) != O_RDONLY), flags);
   }
-  Result<size_t> write(const FileHandle& file, uint64_t offset, const std::string& bytes) {
+  Result<size_t> write(const FileHandle& file, uint64_t offset, const std::string& bytes,
+                       WriteAt at = WriteAt::kAsOpened) {
     return wait_for<Result<size_t>>([&](auto done) {
-      client->write(file, offset, Buffer::copy_of(bytes.data(), bytes.size()), std::move(done));
+      client->write(file, offset, Buffer::copy_of(bytes.data(), bytes.size()), at, std::move(done));
     });
   }
   Result<std::string> read(const FileHandle& file, uint64_t offset, size_t length) {
@@ -61,6 +62,9 @@ class User {
   }
   Status close(const FileHandle& file) {
     return wait_for<Status>([&](auto done) { client->close(file, std::move(done)); });
+  }
+  Status settle() {
+    return wait_for<Status>([&](auto done) { client->settle(42, std::move(done)); });
   }
   Result<std::string> lookup() {
     return wait_for<Result<std::string>>([&](auto done) {
@@ -292,7 +296,7 @@ TEST_F(ClientTest, ADirectReadShowsNothingUnacknowledged) {
   cluster.on_storage(
       [&](uint16_t method, size_t) { return method == ps::WRITE ? fault.load() : Fault::kNone; });
   std::promise<Status> written;
-  user.client->write(file, 0, Buffer::copy_of("lost", 4),
+  user.client->write(file, 0, Buffer::copy_of("lost", 4), WriteAt::kAsOpened,
                      [&](Result<size_t> result) { written.set_value(result.status()); });
   std::string bytes(4, '?');
   std::promise<Result<size_t>> done;
@@ -340,6 +344,31 @@ TEST_F(ClientTest, AnUnknownOutcomeKeepsTheChannelOfTheChunk) {
   EXPECT_EQ(updates.back().sequence, updates.front().sequence + 1);
 }
 
+// The same when the application closes the file at the error and opens it again, and while other
+// chunks are written.
+TEST_F(ClientTest, TheChannelOfALostUpdateSurvivesTheClose) {
+  auto options = cluster.options();
+  options.data_deadline_ns = 100'000'000;
+  User hasty(options);
+  cluster.on_storage([](uint16_t method, size_t) {
+    return method == ps::WRITE ? Fault::kDropReply : Fault::kNone;
+  });
+  auto file = hasty.open(cluster);
+  ASSERT_TRUE(hasty.write(file, 0, "one").ok());
+  EXPECT_EQ(hasty.close(file).code(), uint32_t{kTimedOut});
+  file.reset();
+  cluster.on_storage(nullptr);
+  Seen lost = cluster.updates().front();
+  file = hasty.open(cluster);
+  ASSERT_TRUE(hasty.write(file, kChunk, "other").ok());
+  ASSERT_TRUE(hasty.flush(file).ok());
+  EXPECT_NE(cluster.updates().back().channel, lost.channel);
+  ASSERT_TRUE(hasty.write(file, 0, "two").ok());
+  ASSERT_TRUE(hasty.flush(file).ok());
+  EXPECT_EQ(cluster.updates().back().channel, lost.channel);
+  EXPECT_GT(cluster.updates().back().sequence, lost.sequence);
+}
+
 TEST_F(ClientTest, OneUpdatePerChunkAtATime) {
   // Every write to chunk 0 is answered late; a second one must not arrive before.
   cluster.on_storage([](uint16_t, size_t) { return Fault::kDelay; });
@@ -360,14 +389,14 @@ TEST_F(ClientTest, SettlesOnceAndOnlyWhatWasWritten) {
   auto file = user.open(cluster);
   uint64_t size = 0;
   int64_t mtime_ns = 0;
-  EXPECT_FALSE(user.client->local_size(42, &size, &mtime_ns));
+  EXPECT_FALSE(user.client->local_size(42, cluster.version(), &size, &mtime_ns));
   ASSERT_TRUE(user.write(file, 10, "abc").ok());
-  EXPECT_TRUE(user.client->local_size(42, &size, &mtime_ns));
+  EXPECT_TRUE(user.client->local_size(42, cluster.version(), &size, &mtime_ns));
   EXPECT_EQ(size, 13u);
   EXPECT_GT(mtime_ns, 0);
   ASSERT_TRUE(user.fsync(file).ok());
   EXPECT_EQ(cluster.settled_size(), 13u);
-  EXPECT_FALSE(user.client->local_size(42, &size, &mtime_ns));
+  EXPECT_FALSE(user.client->local_size(42, cluster.version(), &size, &mtime_ns));
   EXPECT_TRUE(user.close(file).ok());
   EXPECT_EQ(user.close(file).code(), uint32_t{EBADF});
   EXPECT_EQ(user.write(file, 0, "x").status().code(), uint32_t{EBADF});
@@ -378,7 +407,7 @@ TEST_F(ClientTest, TruncateForgetsBytesBeyond) {
   ASSERT_TRUE(user.write(file, 0, pattern(3 * kChunk, 1)).ok());
   ASSERT_TRUE(user.fsync(file).ok());
   ASSERT_TRUE(user.write(file, kChunk + 10, "unsent").ok());
-  user.client->note_truncated(42, kChunk + 12);
+  user.client->note_truncated(42, kChunk + 12, cluster.version());
   auto bytes = *user.read(file, kChunk, 100);
   EXPECT_EQ(bytes.size(), 12u);
   EXPECT_TRUE(bytes.substr(10) == "un");
@@ -392,6 +421,129 @@ TEST_F(ClientTest, AppendsGoToTheEnd) {
   ASSERT_TRUE(user.write(file, 0, "two").ok());
   ASSERT_TRUE(user.close(file).ok());
   EXPECT_TRUE(cluster.chunk(0) == "onetwo");
+}
+
+// The kernel writes pages of a mapping through any writable handle of the inode.
+TEST_F(ClientTest, PagesOfAMappingKeepTheirPlaceWhateverTheHandle) {
+  auto file = user.open(cluster, O_RDWR | O_APPEND);
+  ASSERT_TRUE(user.write(file, 0, "0123456789").ok());
+  ASSERT_TRUE(user.write(file, 3, "abc", WriteAt::kOffset).ok());
+  ASSERT_TRUE(user.write(file, 0, "!").ok());
+  ASSERT_TRUE(user.close(file).ok());
+  EXPECT_TRUE(cluster.chunk(0) == "012abc6789!");
+  EXPECT_EQ(cluster.settled_size(), 11u);
+}
+
+TEST_F(ClientTest, FsyncOfAReaderMakesDurableWhatOthersSettled) {
+  auto writer = user.open(cluster);
+  ASSERT_TRUE(user.write(writer, 0, "abc").ok());
+  ASSERT_TRUE(user.close(writer).ok());
+  auto reader = user.open(cluster, O_RDONLY);
+  size_t durable = cluster.durable_syncs();
+  ASSERT_TRUE(user.fsync(reader).ok());
+  EXPECT_EQ(cluster.durable_syncs(), durable + 1);
+}
+
+// A truncate by somebody else must not swallow the error that a writer is owed.
+TEST_F(ClientTest, SettlingLeavesErrorsToTheirHandles) {
+  auto one = user.open(cluster);
+  auto two = user.open(cluster);
+  cluster.on_storage(
+      [](uint16_t method, size_t) { return method == ps::WRITE ? Fault::kNoSpace : Fault::kNone; });
+  ASSERT_TRUE(user.write(one, 0, "abc").ok());
+  EXPECT_TRUE(user.settle().ok());  // refused for good: nothing can arrive later
+  EXPECT_EQ(user.fsync(one).code(), uint32_t{ENOSPC});
+  EXPECT_TRUE(user.fsync(one).ok());
+  EXPECT_EQ(user.close(two).code(), uint32_t{ENOSPC});
+}
+
+TEST_F(ClientTest, SettlingReportsBytesThatMayStillArrive) {
+  auto options = cluster.options();
+  options.data_deadline_ns = 100'000'000;
+  User hasty(options);
+  cluster.on_storage([](uint16_t, size_t) { return Fault::kNever; });
+  auto file = hasty.open(cluster);
+  ASSERT_TRUE(hasty.write(file, 0, "abc").ok());
+  EXPECT_EQ(hasty.settle().code(), uint32_t{kTimedOut});
+  EXPECT_EQ(hasty.fsync(file).code(), uint32_t{kTimedOut});
+}
+
+// A CLOSE that tells a length and arrives after a truncate would bring the old length back.
+TEST_F(ClientTest, SettlingWaitsForSettlementsOnTheirWay) {
+  std::atomic<bool> hold{true};
+  cluster.on_meta(
+      [&](uint16_t method) { return method == pm::CLOSE && hold ? Fault::kBusy : Fault::kNone; });
+  auto file = user.open(cluster);
+  ASSERT_TRUE(user.write(file, 0, "abc").ok());
+  auto closed = std::async(std::launch::async, [&] { return user.close(file); });
+  while (cluster.meta_calls(pm::CLOSE) == 0) std::this_thread::yield();
+  std::atomic<bool> settled{false};
+  auto settling = std::async(std::launch::async, [&] {
+    Status status = user.settle();
+    settled = true;
+    return status;
+  });
+  size_t refused = cluster.meta_calls(pm::CLOSE);
+  while (cluster.meta_calls(pm::CLOSE) < refused + 3) {
+    EXPECT_FALSE(settled);
+    std::this_thread::yield();
+  }
+  hold = false;
+  EXPECT_TRUE(settling.get().ok());
+  EXPECT_TRUE(closed.get().ok());
+  EXPECT_EQ(cluster.settled_size(), 3u);
+}
+
+// A reader asks for the length, and the answer overtakes nothing: the truncate is the newer one.
+TEST_F(ClientTest, AnOlderLengthDoesNotUndoATruncate) {
+  auto file = user.open(cluster, O_RDWR | O_APPEND);
+  ASSERT_TRUE(user.write(file, 0, "0123456789").ok());
+  ASSERT_TRUE(user.fsync(file).ok());
+  uint64_t before = cluster.version();
+  cluster.truncate(2);
+  user.client->note_truncated(42, 2, cluster.version());
+  cluster.answer_attributes(10, before);
+  while (cluster.meta_calls(pm::GETATTR) == 0) {
+    ASSERT_TRUE(user.read(file, 0, 100)->size() == 2);
+  }
+  ASSERT_TRUE(user.write(file, 0, "x").ok());
+  EXPECT_TRUE(*user.read(file, 0, 100) == "01x");
+}
+
+// A machine that slept: the service has ended the session, the open file has to go on.
+TEST_F(ClientTest, ASessionThatWasEndedIsOpenedAgain) {
+  auto file = user.open(cluster);
+  cluster.end_session(std::string(16, 's'));
+  std::atomic<int> denied{1};
+  cluster.on_storage([&](uint16_t method, size_t) {
+    return method == ps::WRITE && denied.fetch_sub(1) > 0 ? Fault::kDenied : Fault::kNone;
+  });
+  ASSERT_TRUE(user.write(file, 0, "abc").ok());
+  Status status = user.fsync(file);
+  EXPECT_TRUE(status.ok()) << status.to_string();
+  EXPECT_TRUE(cluster.chunk(0) == "abc");
+  EXPECT_EQ(cluster.meta_calls(pm::OPEN), 1u);
+  // The new session renews the next one.
+  denied = 1;
+  ASSERT_TRUE(user.write(file, 0, "def").ok());
+  EXPECT_TRUE(user.close(file).ok());
+  EXPECT_EQ(cluster.meta_calls(pm::OPEN), 1u);
+}
+
+// Attributes that were asked for before a settlement and arrive after it.
+TEST_F(ClientTest, KnowsBetterThanAttributesOfAnOlderVersion) {
+  auto file = user.open(cluster);
+  uint64_t before = cluster.version();
+  ASSERT_TRUE(user.write(file, 0, "abc").ok());
+  ASSERT_TRUE(user.fsync(file).ok());
+  uint64_t size = 0;
+  int64_t mtime_ns = 0;
+  EXPECT_TRUE(user.client->local_size(42, before, &size, &mtime_ns));
+  EXPECT_EQ(size, 3u);
+  EXPECT_FALSE(user.client->local_size(42, cluster.version(), &size, &mtime_ns));
+  auto told = user.client->last_told(file);
+  EXPECT_EQ(told.version, cluster.version());
+  EXPECT_EQ(told.size, 3u);
 }
 
 TEST_F(ClientTest, ModesAreEnforced) {
@@ -464,6 +616,30 @@ TEST_F(ClientTest, ServersTruncateRemoveAndMeasure) {
   auto refused = wait_for<Status>(
       [&](auto done) { user.client->remove_chunks(42, layout, 0, std::move(done)); });
   EXPECT_EQ(refused.code(), uint32_t{EACCES});
+}
+
+// A lost TRUNCATE or REMOVE that arrives after it was repeated would cut what was written since.
+TEST_F(ClientTest, ServersRepeatALostCutOnItsChannel) {
+  auto options = cluster.options();
+  options.cluster_id = kClusterId;
+  options.capability_key = std::string("\x01\x00", 2) + std::string(32, 'k');
+  options.data_deadline_ns = 100'000'000;
+  User server(options);
+  cluster.put_chunk(0, pattern(kChunk, 1));
+  std::string layout = FakeCluster::layout().SerializeAsString();
+  auto cut = [&] {
+    return wait_for<Status>(
+        [&](auto done) { server.client->truncate_chunks(42, layout, kChunk, 7, std::move(done)); });
+  };
+  cluster.on_storage([](uint16_t method, size_t) {
+    return method == ps::TRUNCATE ? Fault::kDropReply : Fault::kNone;
+  });
+  EXPECT_EQ(cut().code(), uint32_t{kTimedOut});
+  Seen lost = cluster.updates().back();
+  cluster.on_storage(nullptr);
+  EXPECT_TRUE(cut().ok());
+  EXPECT_EQ(cluster.updates().back().channel, lost.channel);
+  EXPECT_GT(cluster.updates().back().sequence, lost.sequence);
 }
 
 TEST_F(ClientTest, OpenInodesAreKeptAlive) {
@@ -581,7 +757,7 @@ TEST_P(ModelTest, ReadsSeeEveryWrite) {
     } else if (action < 98) {
       ASSERT_TRUE(user.fsync(file).ok());
       cluster.truncate(offset);
-      user.client->note_truncated(42, offset);
+      user.client->note_truncated(42, offset, cluster.version());
       model.resize(offset);
     } else {
       std::vector<size_t> nodes{0, 1, 2};

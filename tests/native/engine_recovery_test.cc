@@ -223,27 +223,28 @@ TEST(PowerLossTest, InTheMiddleOfGroupCommits) {
     world.start();
     constexpr uint64_t kChunks = 16;
     std::vector<uint64_t> acknowledged(kChunks, 0);
+    // Of this scope: one that held itself would never go.
+    std::vector<std::function<void(uint64_t)>> steps(kChunks);
     medium.power_off_after(100 + seed * 77);
     auto ended = world.harness().wait<bool>([&](auto done) {
       auto left = std::make_shared<uint64_t>(kChunks);
       auto shared = std::make_shared<Function<void(bool)>>(std::move(done));
       for (uint64_t c = 0; c < kChunks; ++c) {
-        auto step = std::make_shared<std::function<void(uint64_t)>>();
-        *step = [&, c, left, shared, step](uint64_t version) {
+        steps[c] = [&, c, left, shared](uint64_t version) {
           auto request = world.request(UpdateKind::kReplace, {2, c}, version, 0,
                                        pattern(3000 * (version % 7 + 1), version * 16 + c));
           request.commit = true;
           world.engine().stage(std::move(request),
-                               [&, c, version, left, shared, step](Result<StageResult> result) {
+                               [&, c, version, left, shared](Result<StageResult> result) {
                                  if (!result.ok()) {
                                    if (--*left == 0) (*shared)(true);
                                    return;
                                  }
                                  acknowledged[c] = version;
-                                 (*step)(version + 1);
+                                 steps[c](version + 1);
                                });
         };
-        (*step)(1);
+        steps[c](1);
       }
     });
     ASSERT_TRUE(ended);

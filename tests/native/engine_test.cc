@@ -418,22 +418,21 @@ TEST_P(EngineTest, ReadersSeeWholeVersionsWhileWritersRun) {
     bool finished = false;
   };
   auto run = std::make_shared<Run>();
+  std::function<void()> reader, writer;  // of this scope: one that held itself would never go
   std::function<void(Function<void(int)>)> go = [&](Function<void(int)> done) {
     auto shared = std::make_shared<Function<void(int)>>(std::move(done));
-    auto reader = std::make_shared<std::function<void()>>();
-    *reader = [&engine, run, shared, reader] {
+    reader = [&engine, run, shared, &reader] {
       ++run->reads_running;
-      engine.read(kTarget, kChunk, 0, 200000, false, [=](Result<ReadResult> result) {
+      engine.read(kTarget, kChunk, 0, 200000, false, [=, &reader](Result<ReadResult> result) {
         std::string bytes = result.ok() ? string_of(result->data) : "";
         run->bad += bytes.empty() || bytes != std::string(bytes.size(), bytes[0]);
         ++run->reads;
         --run->reads_running;
-        if (!run->finished) return (*reader)();
+        if (!run->finished) return reader();
         if (run->reads_running == 0) (*shared)(run->bad);
       });
     };
-    auto writer = std::make_shared<std::function<void()>>();
-    *writer = [this, &engine, run, writer] {
+    writer = [this, &engine, run, &writer] {
       if (++run->writes > 60) {
         run->finished = true;
         return;
@@ -445,13 +444,13 @@ TEST_P(EngineTest, ReadersSeeWholeVersionsWhileWritersRun) {
           kind == UpdateKind::kTruncate ? "" : std::string(200000, char('a' + run->writes % 26)));
       if (kind == UpdateKind::kTruncate) request.length = 140000 + run->writes;
       request.commit = true;
-      engine.stage(std::move(request), [=](Result<StageResult> result) {
+      engine.stage(std::move(request), [run, &writer](Result<StageResult> result) {
         run->bad += !result.ok();
-        (*writer)();
+        writer();
       });
     };
-    for (int i = 0; i < 4; ++i) (*reader)();
-    (*writer)();
+    for (int i = 0; i < 4; ++i) reader();
+    writer();
   };
   EXPECT_EQ(world_.harness().wait<int>(go), 0);
   EXPECT_GT(run->reads, 60);

@@ -286,6 +286,19 @@ TEST(NodeTable, RemembersChanges) {
   EXPECT_FALSE(nodes.changed_since(8, now_ns() + 1));
 }
 
+TEST(NodeTable, KeepsTheNewestSettlement) {
+  NodeTable nodes;
+  nodes.set_settled(7, {.version = 3, .size = 100, .mtime_ns = 1});
+  EXPECT_EQ(nodes.settled(7).version, 0u);  // a node that the kernel does not know
+  nodes.told(7, 1, 0644, 0, 1);
+  nodes.set_settled(7, {.version = 3, .size = 100, .mtime_ns = 1});
+  nodes.set_settled(7, {.version = 2, .size = 50, .mtime_ns = 2});
+  EXPECT_EQ(nodes.settled(7).version, 3u);
+  EXPECT_EQ(nodes.settled(7).size, 100u);
+  nodes.forget(7, 1);
+  EXPECT_EQ(nodes.settled(7).version, 0u);
+}
+
 TEST(NodeTable, AForgottenChangeSpoilsOlderListings) {
   NodeTable nodes;
   nodes.told(8, 1, 0644, 0, 1);

@@ -1,7 +1,6 @@
 """What the client makes of its arguments before it asks anybody."""
 
 import os
-import threading
 
 import pytest
 
@@ -10,11 +9,6 @@ from fs3.client import Identity
 from fs3.client.attributes import type_of_mode
 from fs3.client.modes import mode_of_flags
 from fs3.client.moments import moments_of
-from fs3.client.writers import Writers
-
-
-class FakeHandle:
-    inode = 1
 
 
 def test_times_in_each_way() -> None:
@@ -56,35 +50,3 @@ def test_a_peer_with_its_groups() -> None:
     assert Identity.of_peer(7, 5, 0).groups == ()  # the kernel itself
     assert Identity.of_peer(7, 5, (1 << 22) + 1).groups == ()  # no such process
     assert meta_pb2.Caller.FromString(Identity(7, 5).caller()).pid == os.getpid()
-
-
-def test_writers_are_known_until_the_last_has_closed() -> None:
-    writers = Writers()
-    first, second = FakeHandle(), FakeHandle()
-    writers.add(1, first)
-    writers.add(1, second)
-    writers.remove(1, first)
-    writers.remove(1, first)
-    writers.remove(2, first)
-    assert writers.of(1) == [second]
-    writers.remove(1, second)
-    assert writers.of(1) == []
-
-
-def test_writers_of_many_threads_are_not_lost() -> None:
-    writers = Writers()
-    kept = FakeHandle()
-
-    def come_and_go() -> None:
-        for _ in range(2000):
-            handle = FakeHandle()
-            writers.add(1, handle)
-            writers.remove(1, handle)
-
-    threads = [threading.Thread(target=come_and_go) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    writers.add(1, kept)
-    for thread in threads:
-        thread.join()
-    assert writers.of(1) == [kept]
