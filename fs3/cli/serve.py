@@ -32,7 +32,7 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 _common: Callable[[F], F] = _options(
-    click.option("--data", required=True, metavar="DIR", help="The directory it owns alone."),
+    click.option("--data", default="", metavar="DIR", help="The directory it owns alone."),
     click.option(
         "--grpc", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT", help="Tools."
     ),
@@ -44,6 +44,15 @@ _common: Callable[[F], F] = _options(
     click.option("--ready-fd", type=int, default=-1, help="Gets a JSON line when it serves."),
     click.option("--log-format", type=click.Choice(["text", "json"]), default="text"),
     click.option("--log-level", default="info", show_default=True),
+)
+_store: Callable[[F], F] = _options(
+    click.option(
+        "--kv",
+        default="",
+        envvar="FS3_KV",
+        metavar="ADDRESS",
+        help="postgres://user@host/database instead of --data: several processes on one store.",
+    ),
 )
 _native: Callable[[F], F] = _options(
     click.option(
@@ -60,6 +69,7 @@ def serve() -> None:
 
 @serve.command()
 @_common
+@_store
 @click.option("--lease-s", type=float, default=LEASE_S_DEFAULT, show_default=True)
 @click.option("--heartbeat-s", type=float, default=HEARTBEAT_S_DEFAULT, show_default=True)
 @click.option("--insecure-network", is_flag=True, help="Plain text from other hosts, too.")
@@ -81,6 +91,7 @@ def mgmtd(storage_nodes: str, **options: Any) -> None:
 
 @serve.command()
 @_common
+@_store
 @_native
 @click.option(
     "--sync-interval-s",

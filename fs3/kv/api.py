@@ -1,4 +1,4 @@
-"""The ordered transactional key-value contract. Engines: kv.memory, kv.rocksdb.
+"""The ordered transactional key-value contract. Engines: kv.memory, kv.rocksdb, kv.postgres.
 
 Keys and values are bytes, keys ordered bytewise; a key is not empty and sorts below KEY_END (what
 lies above belongs to the engine). A transaction reads one version of the store plus its own
@@ -66,6 +66,15 @@ class Transaction(Protocol):
 class KeyValueStore(Protocol):
     """Thread-safe."""
 
+    @property
+    def shared(self) -> bool:
+        """True when other processes may have it open at the same time: what was read is only known
+        within its transaction, and a call that failed says nothing about the next one."""
+
+    def claim(self, cluster_id: bytes) -> None:
+        """Denied when the store belongs to another cluster; from now on it belongs to this one. A
+        store that one process owns has nothing to do: nobody takes it for another's."""
+
     def begin(self) -> Transaction: ...
 
     def run_batch(
@@ -74,8 +83,11 @@ class KeyValueStore(Protocol):
         """Runs the operations one after another, each as a transaction of its own that sees those
         before it, and commits all their writes at once (group commit): when it returns, they all
         survive a kill of the process. An operation that raises leaves no writes; its exception
-        stands in its place. Operations must not call commit(), nor the store. Raises when the
-        commit of the batch fails: OutcomeUnknown, and the store refuses every later call."""
+        stands in its place. Operations must not call commit(), nor the store. A shared store runs
+        them again when they met other transactions: they may have no effect that matters but on
+        their transaction. Raises when the batch did not commit: RetryLater when nothing of it was
+        applied for sure, else OutcomeUnknown; a store that is not shared refuses every later
+        call then."""
 
     def sync(self) -> None:
         """Everything committed so far survives power loss when this returns. Commits go on

@@ -27,6 +27,8 @@ class MemoryStore:
        ones.
     """
 
+    shared = False
+
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._keys: list[bytes] = []
@@ -65,6 +67,9 @@ class MemoryStore:
                 results.append(result)
             self._apply(batch)
             return results
+
+    def claim(self, cluster_id: bytes) -> None:
+        pass
 
     def sync(self) -> None:
         with self._lock:

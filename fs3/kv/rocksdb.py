@@ -64,6 +64,8 @@ class RocksStore:
     sync() takes neither while it waits for the device.
     """
 
+    shared = False
+
     def __init__(self, directory: str | os.PathLike[str], *, owner: str) -> None:
         """`owner`: who this is, for the message that another process gets ("meta-1 incarnation
         9f3c").
@@ -123,6 +125,9 @@ class RocksStore:
             self._check_usable()
             self._apply(batch)
         return results
+
+    def claim(self, cluster_id: bytes) -> None:
+        pass
 
     def sync(self) -> None:
         with self._sync_lock:

@@ -9,12 +9,21 @@ ConflictWindow          what was committed lately, for that check
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
+from typing import Protocol
 
 from fs3.errors import Conflict, Status
 from fs3.kv.api import CommitVersion
 from fs3.kv.writes import Overlaid, Pair, View, WriteSet, check_key
 
-__all__ = ["ConflictWindow", "OptimisticTransaction", "SerialTransaction"]
+__all__ = [
+    "ConflictWindow",
+    "OptimisticTransaction",
+    "Range",
+    "Reads",
+    "SerialTransaction",
+    "scanned",
+    "sees",
+]
 
 Range = tuple[bytes, bytes]
 
@@ -117,7 +126,7 @@ class OptimisticTransaction:
         found = view.scan(begin, end, reverse)
         pairs = list(islice(found, limit)) if limit else list(found)
         if not snapshot:
-            self.read_ranges.append(_scanned(begin, end, pairs, limit, reverse))
+            self.read_ranges.append(scanned(begin, end, pairs, limit, reverse))
         return pairs
 
     def set(self, key: bytes, value: bytes) -> None:
@@ -163,7 +172,7 @@ class OptimisticTransaction:
         return self._view
 
 
-def _scanned(begin: bytes, end: bytes, pairs: list[Pair], limit: int, reverse: bool) -> Range:
+def scanned(begin: bytes, end: bytes, pairs: list[Pair], limit: int, reverse: bool) -> Range:
     """The part of [begin, end) whose content the caller now knows."""
     if not limit or len(pairs) < limit:
         return begin, end
@@ -200,13 +209,21 @@ class ConflictWindow:
         if transaction.read_version < self._forgotten:
             raise Conflict(Status.BUSY, "kv/commit", "the transaction is too old; run it again")
         for version, writes in self._commits:
-            if version > transaction.read_version and _meet(transaction, writes):
+            if version > transaction.read_version and sees(transaction, writes):
                 raise Conflict(
                     Status.BUSY, "kv/commit", f"version {version} wrote what was read; run it again"
                 )
 
 
-def _meet(reader: OptimisticTransaction, writes: WriteSet) -> bool:
+class Reads(Protocol):
+    """What a transaction read."""
+
+    read_keys: set[bytes]
+    read_ranges: list[Range]
+
+
+def sees(reader: Reads, writes: WriteSet) -> bool:
+    """True when something that was read is written by `writes`."""
     written_ranges = writes.cleared + writes.extra_conflicts
     if not reader.read_keys.isdisjoint(writes.points):
         return True

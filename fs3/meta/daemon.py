@@ -17,7 +17,7 @@ from fs3.auth.capability import Minter
 from fs3.auth.identity import Role
 from fs3.auth.keyring import Keyring
 from fs3.errors import BadRequest, Fs3Error, OutcomeUnknown, Refused, Status
-from fs3.kv.rocksdb import RocksStore
+from fs3.kv.engine import open_engine
 from fs3.limits import GRPC_MESSAGE_BYTES_MAX
 from fs3.meta.chunk_client import ChunkClient
 from fs3.meta.gc import GarbageCollector
@@ -96,11 +96,12 @@ class MetaDaemon:
         config = self._config
         keyring = _keyring(config)
         owner = f"{config.name or 'meta'} incarnation {self._incarnation.hex()}"
-        self._kv = RocksStore(config.data, owner=owner)
+        self._kv = open_engine(config.kv, config.data, owner=owner)
         self._closers.append(self._kv.close)
         channel = open_channel(config.mgmtd)
         self._closers.append(channel.close)
         cluster_id = config.cluster_id_bytes() or self._ask_cluster_id(channel)
+        self._kv.claim(cluster_id)
         self._space = ManagerSpace(channel)
 
         self._server = RpcServer(

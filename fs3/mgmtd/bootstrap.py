@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from fs3.errors import Denied, Status
-from fs3.kv.api import KeyValueStore, transact
+from fs3.kv.api import KeyValueStore, Transaction, transact
 from fs3.limits import LEASE_S_DEFAULT
 from fs3.mgmtd import placement, store
 from fs3.mgmtd.state import ChainRecord, ChainTableRecord, ClusterState, TargetRecord
@@ -67,22 +67,26 @@ def initialise(
 
     Raises Denied when it holds another cluster, BadRequest when the shape is impossible.
     """
-    held = transact(kv, store.read_cluster_id)
-    if held is not None and held != cluster_id:
-        detail = f"the store holds cluster {held.hex()}, not {cluster_id.hex()}"
-        raise Denied(Status.WRONG_CLUSTER, "mgmtd", detail)
-    if held is not None:
-        return False
-    state = new_cluster(
-        ClusterId(cluster_id),
-        [NodeId(node) for node in storage_nodes],
-        replicas=replicas,
-        chains=chains,
-        disks_per_node=disks_per_node,
-        lease_s=lease_s,
-    )
-    transact(kv, lambda txn: store.write_all(txn, state))
-    return True
+
+    def write_first(txn: Transaction) -> bool:
+        held = store.read_cluster_id(txn)
+        if held is not None and held != cluster_id:
+            detail = f"the store holds cluster {held.hex()}, not {cluster_id.hex()}"
+            raise Denied(Status.WRONG_CLUSTER, "mgmtd", detail)
+        if held is not None:
+            return False
+        state = new_cluster(
+            ClusterId(cluster_id),
+            [NodeId(node) for node in storage_nodes],
+            replicas=replicas,
+            chains=chains,
+            disks_per_node=disks_per_node,
+            lease_s=lease_s,
+        )
+        store.write_all(txn, state)
+        return True
+
+    return transact(kv, write_first)
 
 
 def _forming(chain: ChainId, targets: Sequence[TargetId]) -> ChainRecord:

@@ -14,6 +14,7 @@ from fs3._proto import mgmtd_pb2_grpc
 from fs3.auth.access import AccessInterceptor, plaintext
 from fs3.errors import BadRequest, Fs3Error, Refused, Status
 from fs3.kv.api import KeyValueStore, transact
+from fs3.kv.engine import open_engine
 from fs3.limits import GRPC_MESSAGE_BYTES_MAX
 from fs3.mgmtd import bootstrap, store
 from fs3.mgmtd.election import Election
@@ -194,12 +195,10 @@ class MgmtdDaemon:
 
 def run(config: MgmtdConfig) -> int:
     """`fs3 serve mgmtd`: the exit status of the process."""
-    from fs3.kv.rocksdb import RocksStore
-
     entropy = SystemEntropy()
 
     def make(stop: StopSignal) -> MgmtdDaemon:
-        kv = RocksStore(config.data, owner=config.name or "mgmtd")
+        kv = open_engine(config.kv, config.data, owner=config.name or "mgmtd")
         return MgmtdDaemon(config, kv, clock=RealClock(), entropy=entropy, stop=stop)
 
     return run_process(config, "mgmtd", make)

@@ -24,7 +24,7 @@ S = TypeVar("S", bound="DaemonConfig")
 class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every daemon has. Paths are absolute or relative to the working directory."""
 
-    data: str  # directory that this process owns alone
+    data: str = ""  # directory that this process owns alone
     grpc: str = "127.0.0.1:0"  # where gRPC listens; port 0: any free one, told in the ready line
     cluster_id: str = ""  # 32 hex digits; empty: mgmtd makes one, others take the manager's
     node_id: int = 0
@@ -41,7 +41,6 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def check(self) -> None:
         """Raises BadRequest that names the field."""
-        _require(bool(self.data), "data", "a directory is needed: --data DIR")
         digits = self.cluster_id.lower()
         is_hex = len(digits) == 32 and all(digit in "0123456789abcdef" for digit in digits)
         _require(not digits or is_hex, "cluster_id", "32 hex digits, or empty")
@@ -50,7 +49,18 @@ class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         _require(self.log_format in ("text", "json"), "log_format", "text or json")
 
 
-class MgmtdConfig(DaemonConfig, frozen=True, kw_only=True):
+class _StoreConfig(DaemonConfig, frozen=True, kw_only=True):
+    """Of a daemon with a key-value store."""
+
+    kv: str = ""  # postgres://.. for several processes on one store; empty: RocksDB in data/
+
+    def check(self) -> None:
+        has_place = bool(self.data) != bool(self.kv)
+        _require(has_place, "data", "a directory is needed: --data DIR, or instead --kv ADDRESS")
+        super().check()
+
+
+class MgmtdConfig(_StoreConfig, frozen=True, kw_only=True):
     """`fs3 serve mgmtd`. storage_nodes .. chains shape a new cluster; an existing one keeps its
     shape."""
 
@@ -71,7 +81,7 @@ class MgmtdConfig(DaemonConfig, frozen=True, kw_only=True):
         _require(1 <= self.replicas <= 16, "replicas", "1 to 16")
 
 
-class MetaConfig(DaemonConfig, frozen=True, kw_only=True):
+class MetaConfig(_StoreConfig, frozen=True, kw_only=True):
     """`fs3 serve meta`."""
 
     listen: tuple[str, ...] = ("tcp://127.0.0.1:0",)  # native RPC
@@ -103,6 +113,7 @@ class StorageConfig(DaemonConfig, frozen=True, kw_only=True):
             bool(self.mgmtd), "mgmtd", "the manager's gRPC address is needed: --mgmtd HOST:PORT"
         )
         _require(bool(self.listen), "listen", "at least one native RPC address")
+        _require(bool(self.data), "data", "a directory is needed: --data DIR")
         _require(self.capacity_bytes >= 0, "capacity_bytes", "bytes, or 0 for all there is")
         _require(self.node_id > 0, "node_id", "a storage server needs its number: --node-id N")
 

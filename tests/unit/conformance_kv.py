@@ -6,7 +6,7 @@ lost update, write skew, phantoms, reads of one version, atomicity of a batch.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -25,15 +25,6 @@ STEP = st.one_of(
     st.tuples(st.just("clear_range"), KEYS, KEYS),
     st.tuples(st.just("get"), KEYS),
     st.tuples(st.just("range"), KEYS, KEYS, st.integers(0, 4), st.booleans()),
-)
-PROPERTY = settings(
-    deadline=None,
-    max_examples=120,
-    suppress_health_check=[
-        HealthCheck.function_scoped_fixture,
-        HealthCheck.differing_executors,
-        HealthCheck.too_slow,
-    ],
 )
 
 
@@ -73,6 +64,8 @@ def fill(store: KeyValueStore, **pairs: bytes) -> None:
 
 
 class Conformance:
+    EXAMPLES = 120  # of each property; fewer where a transaction costs round trips
+
     def make_store(self) -> KeyValueStore:
         """An empty store. Closed by the fixture."""
         raise NotImplementedError
@@ -83,11 +76,26 @@ class Conformance:
         yield store
         store.close()
 
+    def check(self, **strategies: st.SearchStrategy) -> Callable[[Callable[..., None]], None]:
+        """Runs the decorated property at once."""
+        chosen = settings(
+            deadline=None,
+            max_examples=self.EXAMPLES,
+            suppress_health_check=[HealthCheck.too_slow],
+        )
+        return lambda function: chosen(given(**strategies)(function))()
+
     # -- one transaction ---------------------------------------------------------------------
 
-    @PROPERTY
-    @given(transactions=st.lists(st.tuples(st.booleans(), st.lists(STEP, max_size=12)), max_size=6))
-    def test_serial_transactions_equal_a_dictionary(self, store, transactions):
+    def test_serial_transactions_equal_a_dictionary(self, store):
+        @self.check(
+            transactions=st.lists(st.tuples(st.booleans(), st.lists(STEP, max_size=12)), max_size=6)
+        )
+        def _(transactions):
+            self._check_transactions(store, transactions)
+
+    @staticmethod
+    def _check_transactions(store, transactions):
         transact(store, lambda t: t.clear_range(*ALL))
         model: dict[bytes, bytes] = {}
         for commits, steps in transactions:
@@ -102,9 +110,14 @@ class Conformance:
                 transaction.cancel()
             assert contents(store) == model
 
-    @PROPERTY
-    @given(batches=st.lists(st.lists(st.tuples(st.booleans(), st.lists(STEP, max_size=8)))))
-    def test_batches_equal_a_dictionary(self, store, batches):
+    def test_batches_equal_a_dictionary(self, store):
+        @self.check(
+            batches=st.lists(st.lists(st.tuples(st.booleans(), st.lists(STEP, max_size=8))))
+        )
+        def _(batches):
+            self._check_batches(store, batches)
+
+    def _check_batches(self, store, batches):
         transact(store, lambda t: t.clear_range(*ALL))
         model: dict[bytes, bytes] = {}
         for batch in batches:
@@ -127,13 +140,16 @@ class Conformance:
 
         return operation
 
-    @PROPERTY
-    @given(
-        before=st.lists(STEP, max_size=8),
-        during=st.lists(st.lists(STEP, max_size=5), max_size=4),
-        by_batch=st.booleans(),
-    )
-    def test_an_open_transaction_keeps_reading_its_version(self, store, before, during, by_batch):
+    def test_an_open_transaction_keeps_reading_its_version(self, store):
+        @self.check(
+            before=st.lists(STEP, max_size=8),
+            during=st.lists(st.lists(STEP, max_size=5), max_size=4),
+            by_batch=st.booleans(),
+        )
+        def _(before, during, by_batch):
+            self._check_versions(store, before, during, by_batch)
+
+    def _check_versions(self, store, before, during, by_batch):
         transact(store, lambda t: t.clear_range(*ALL))
         old: dict[bytes, bytes] = {}
         transact(store, lambda t: [apply_step(t, old, step) for step in before])

@@ -93,7 +93,9 @@ def test_a_file_gives_one_section_per_daemon(tmp_path: pathlib.Path) -> None:
 @pytest.mark.parametrize(
     ("kind", "values", "complaint"),
     [
-        (MgmtdConfig, {}, "missing required field `data`"),
+        (MgmtdConfig, {}, "data: a directory is needed"),
+        (MgmtdConfig, {"data": "d", "kv": "postgres:///d"}, "instead --kv"),
+        (StorageConfig, {"node_id": 1, "mgmtd": "h:1"}, "data: a directory is needed"),
         (MgmtdConfig, {"data": ""}, "data: a directory is needed"),
         (MgmtdConfig, {"data": "d", "colour": 1}, "unknown field `colour`"),
         (MgmtdConfig, {"data": "d", "lease_s": 1.0}, "lease_s: 2.0 to 60.0"),
