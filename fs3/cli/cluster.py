@@ -70,32 +70,43 @@ def report_exit(address: str, node_id: int, incarnation: bytes, status: int) -> 
     reached."""
     import grpc
 
-    from fs3._proto import mgmtd_pb2, mgmtd_pb2_grpc
+    from fs3._proto import mgmtd_pb2
+    from fs3.errors import OutcomeUnknown
+    from fs3.runtime.clock import RealClock
+    from fs3.runtime.managers import Managers
 
-    with contextlib.suppress(grpc.RpcError), grpc.insecure_channel(address) as channel:
-        mgmtd_pb2_grpc.MgmtdStub(channel).ReportExit(
-            mgmtd_pb2.ReportExitRequest(
-                node_id=node_id, incarnation=incarnation, exit_status=status
-            ),
-            timeout=MGMTD_TIMEOUT_S,
+    request = mgmtd_pb2.ReportExitRequest(
+        node_id=node_id, incarnation=incarnation, exit_status=status
+    )
+    managers = Managers(address, clock=RealClock())
+    with contextlib.closing(managers), contextlib.suppress(grpc.RpcError, OutcomeUnknown):
+        managers.ask(
+            lambda stub: stub.ReportExit(request, timeout=MGMTD_TIMEOUT_S),
+            timeout_s=MGMTD_TIMEOUT_S if "," in address else 0,
+            what="report_exit",
         )
 
 
 def query_status(address: str) -> "mgmtd_pb2.StatusReply":
-    """mgmtd's Status. Raises ClickException when it does not answer."""
+    """The primary's Status; `address`: one manager or several with commas. Raises ClickException
+    when none answers as primary."""
     import grpc
 
-    from fs3._proto import mgmtd_pb2, mgmtd_pb2_grpc
+    from fs3._proto import mgmtd_pb2
+    from fs3.errors import OutcomeUnknown
+    from fs3.runtime.clock import RealClock
+    from fs3.runtime.managers import Managers, call_reason
 
+    request = mgmtd_pb2.StatusRequest()
+    managers = Managers(address, clock=RealClock())
     try:
-        with grpc.insecure_channel(address) as channel:
-            stub = mgmtd_pb2_grpc.MgmtdStub(channel)
-            reply: mgmtd_pb2.StatusReply = stub.Status(
-                mgmtd_pb2.StatusRequest(), timeout=MGMTD_TIMEOUT_S
+        with contextlib.closing(managers):
+            reply: mgmtd_pb2.StatusReply = managers.ask(
+                lambda stub: stub.Status(request, timeout=MGMTD_TIMEOUT_S),
+                timeout_s=MGMTD_TIMEOUT_S if "," in address else 0,
+                what="status",
             )
             return reply
-    except grpc.RpcError as error:
-        raise click.ClickException(
-            f"mgmtd at {address} does not answer ({error.code().name}: {error.details()}); "
-            "is the cluster running? See: fs3 ps"
-        ) from None
+    except (grpc.RpcError, OutcomeUnknown) as error:
+        reason = error.detail if isinstance(error, OutcomeUnknown) else call_reason(error)
+        raise click.ClickException(f"{reason} See: fs3 ps") from None

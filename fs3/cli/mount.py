@@ -10,7 +10,7 @@ from fs3.cli.cluster_dir import data_option, find_running
 @click.command()
 @click.argument("mount_point", type=click.Path(path_type=pathlib.Path, file_okay=False))
 @data_option
-@click.option("--mgmtd", help="Address of a manager, instead of the local cluster's.")
+@click.option("--mgmtd", help="HOST:PORT[,..] of the managers, instead of the local cluster's.")
 @click.option("--read-only", is_flag=True, help="Nothing can be changed through it.")
 @click.option(
     "--frontend",

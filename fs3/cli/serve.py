@@ -58,7 +58,7 @@ _native: Callable[[F], F] = _options(
     click.option(
         "--listen", multiple=True, default=[NATIVE_DEFAULT], show_default=True, metavar="ADDRESS"
     ),
-    click.option("--mgmtd", required=True, metavar="HOST:PORT", help="The cluster manager."),
+    click.option("--mgmtd", required=True, metavar="HOST:PORT[,..]", help="The cluster managers."),
 )
 
 

@@ -19,7 +19,7 @@ UNHEALTHY = 3
 
 @click.command()
 @data_option
-@click.option("--mgmtd", help="Address of a manager, instead of the local cluster's.")
+@click.option("--mgmtd", help="HOST:PORT[,..] of the managers, instead of the local cluster's.")
 @click.option(
     "-o",
     "--output",

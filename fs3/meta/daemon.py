@@ -12,11 +12,11 @@ from typing import Any
 
 import grpc
 
-from fs3._proto import common_pb2, meta_service_pb2_grpc, mgmtd_pb2, mgmtd_pb2_grpc
+from fs3._proto import common_pb2, meta_service_pb2_grpc, mgmtd_pb2
 from fs3.auth.capability import Minter
 from fs3.auth.identity import Role
 from fs3.auth.keyring import Keyring
-from fs3.errors import BadRequest, Fs3Error, OutcomeUnknown, Refused, Status
+from fs3.errors import BadRequest, Denied, Fs3Error, Refused, Status
 from fs3.kv.engine import open_engine
 from fs3.limits import GRPC_MESSAGE_BYTES_MAX
 from fs3.meta.chunk_client import ChunkClient
@@ -31,7 +31,8 @@ from fs3.meta.store import MetaStore
 from fs3.runtime.clock import Clock, RealClock
 from fs3.runtime.config import MetaConfig
 from fs3.runtime.entropy import Entropy, SystemEntropy
-from fs3.runtime.membership import Membership, open_channel
+from fs3.runtime.managers import Managers, call_reason
+from fs3.runtime.membership import Membership
 from fs3.runtime.process import run as run_process
 from fs3.runtime.signals import StopSignal
 
@@ -47,6 +48,7 @@ SPACE_S = 2.0
 GC_PAUSE_S = 0.5
 GC_PAGE_PAUSE_S = 0.02  # between two pages of rows that somebody holds
 MANAGER_WAIT_S = 30.0
+MANAGER_CALL_S = 2.0
 STOP_S = 1.0
 
 SERVER_OPTIONS = (
@@ -98,11 +100,11 @@ class MetaDaemon:
         owner = f"{config.name or 'meta'} incarnation {self._incarnation.hex()}"
         self._kv = open_engine(config.kv, config.data, owner=owner)
         self._closers.append(self._kv.close)
-        channel = open_channel(config.mgmtd)
-        self._closers.append(channel.close)
-        cluster_id = config.cluster_id_bytes() or self._ask_cluster_id(channel)
+        managers = Managers(config.mgmtd, clock=self._clock)
+        self._closers.append(managers.close)
+        cluster_id = config.cluster_id_bytes() or _ask_cluster_id(managers)
         self._kv.claim(cluster_id)
-        self._space = ManagerSpace(channel)
+        self._space = ManagerSpace(managers)
 
         self._server = RpcServer(
             name="meta",
@@ -228,20 +230,6 @@ class MetaDaemon:
         self._layouts.set_routing(routing)
         self._client.update_routing(routing.SerializeToString())
 
-    def _ask_cluster_id(self, channel: grpc.Channel) -> bytes:
-        """From the manager, which may start at the same time as this process."""
-        stub = mgmtd_pb2_grpc.MgmtdStub(channel)
-        try:
-            status = stub.Status(
-                mgmtd_pb2.StatusRequest(), wait_for_ready=True, timeout=MANAGER_WAIT_S
-            )
-        except grpc.RpcError as error:
-            where = f"{self._config.mgmtd} in {MANAGER_WAIT_S:.0f} s"
-            detail = f"no cluster manager answers at {where}: {error}"
-            raise OutcomeUnknown(Status.TIMED_OUT, "meta", detail) from None
-        cluster_id: bytes = status.routing.cluster_id
-        return cluster_id
-
     def _keep_house(self) -> None:
         """Sync of the KV bounds what a power loss takes; the other clocks of the store turn as
         well."""
@@ -277,6 +265,21 @@ class MetaDaemon:
     def _fail(self, reason: str) -> None:
         if not self._stopping.is_set():
             self._stop_signal.fail(reason)
+
+
+def _ask_cluster_id(managers: Managers) -> bytes:
+    """From the manager, which may start at the same time as this process."""
+    try:
+        status = managers.ask(
+            lambda stub: stub.Status(mgmtd_pb2.StatusRequest(), timeout=MANAGER_CALL_S),
+            timeout_s=MANAGER_WAIT_S,
+            what="meta",
+        )
+    except grpc.RpcError as error:
+        detail = f"the cluster manager at {managers} refuses: {call_reason(error)}"
+        raise Denied(Status.WRONG_CLUSTER, "meta", detail) from None
+    cluster_id: bytes = status.routing.cluster_id
+    return cluster_id
 
 
 def _keyring(config: MetaConfig) -> Keyring:

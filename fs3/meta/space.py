@@ -5,8 +5,9 @@ import logging
 
 import grpc
 
-from fs3._proto import common_pb2, mgmtd_pb2, mgmtd_pb2_grpc
+from fs3._proto import common_pb2, mgmtd_pb2
 from fs3.meta.ports import Space
+from fs3.runtime.managers import Managers
 from fs3.types import TargetId, target_disk, target_node
 
 __all__ = ["ManagerSpace"]
@@ -19,8 +20,8 @@ TIMEOUT_S = 1.0
 class ManagerSpace:
     """A SpacePort: the answer of the last refresh()."""
 
-    def __init__(self, channel: grpc.Channel) -> None:
-        self._stub = mgmtd_pb2_grpc.MgmtdStub(channel)
+    def __init__(self, managers: Managers) -> None:
+        self._managers = managers
         self._space = Space(0, 0)
 
     def __call__(self) -> Space:
@@ -29,7 +30,9 @@ class ManagerSpace:
     def refresh(self) -> None:
         """Keeps the old answer when the manager does not answer."""
         try:
-            status = self._stub.Status(mgmtd_pb2.StatusRequest(), timeout=TIMEOUT_S)
+            status = self._managers.call(
+                lambda stub: stub.Status(mgmtd_pb2.StatusRequest(), timeout=TIMEOUT_S)
+            )
         except grpc.RpcError as error:
             log.debug("the manager did not tell the space: %s", error)
             return

@@ -1,4 +1,4 @@
-"""The process of the cluster manager: store, election, gRPC server, two threads of its own."""
+"""The process of the cluster manager: store, terms as primary, gRPC server, two threads."""
 
 import errno
 import logging
@@ -12,13 +12,13 @@ import grpc
 
 from fs3._proto import mgmtd_pb2_grpc
 from fs3.auth.access import AccessInterceptor, plaintext
-from fs3.errors import BadRequest, Fs3Error, Refused, Status
+from fs3.errors import BadRequest, Fs3Error, Refused, RetryElsewhere, Status
 from fs3.kv.api import KeyValueStore, transact
 from fs3.kv.engine import open_engine
 from fs3.limits import GRPC_MESSAGE_BYTES_MAX
 from fs3.mgmtd import bootstrap, store
 from fs3.mgmtd.election import Election
-from fs3.mgmtd.manager import Manager
+from fs3.mgmtd.manager import Manager, not_primary
 from fs3.mgmtd.service import ACCESS, WATCHERS_MAX, MgmtdServicer
 from fs3.runtime.clock import Clock, RealClock
 from fs3.runtime.config import MgmtdConfig
@@ -45,9 +45,10 @@ SERVER_OPTIONS = (
 
 
 class MgmtdDaemon:
-    """start() elects, loads, listens; stop() ends the streams and closes the store.
+    """Serves when start() returns: as primary, or as a standby that tells so and stands for
+    election for as long as it lives. Fenced, it is a standby again.
 
-    `exclusive`: see Election. `on_failure(reason)`: the process may not go on.
+    On a store of its own (an embedded engine) it is primary at once, and ends when it cannot go on.
     """
 
     def __init__(
@@ -58,7 +59,6 @@ class MgmtdDaemon:
         clock: Clock,
         entropy: Entropy,
         stop: StopSignal | None = None,
-        exclusive: bool = True,
     ) -> None:
         self._config = config
         self._kv = kv
@@ -66,25 +66,13 @@ class MgmtdDaemon:
         self._entropy = entropy
         self._stop_signal = stop
         self._incarnation = entropy.token(16)
-        self._election = Election(
-            kv,
-            clock,
-            holder=self._incarnation.hex(),
-            lease_s=config.lease_s * PRIMARY_LEASE_SHARE,
-            exclusive=exclusive,
-        )
-        self.manager = Manager(
-            kv,
-            clock,
-            self._election,
-            lease_s=config.lease_s,
-            on_fenced=lambda: self._fail("no longer primary"),
-        )
+        self._manager: Manager | None = None  # of the present term
+        self._primary = ""  # address of another process's term
         self._stopping = threading.Event()
         self._server: grpc.Server | None = None
         self._port = 0
         self._threads = [
-            threading.Thread(target=self._tick_forever, name="fs3-tick", daemon=True),
+            threading.Thread(target=self._serve_forever, name="fs3-tick", daemon=True),
             threading.Thread(target=self._renew_forever, name="fs3-primary", daemon=True),
         ]
 
@@ -102,15 +90,20 @@ class MgmtdDaemon:
     def incarnation(self) -> bytes:
         return self._incarnation
 
+    @property
+    def manager(self) -> Manager:
+        """Of the present term. Raises RetryElsewhere while this is a standby."""
+        manager = self._manager
+        if manager is None:
+            raise not_primary(self._primary)
+        return manager
+
     def start(self) -> None:
         """Serves when it returns. Raises BadRequest or Denied when there is no such cluster."""
         self._initialise()
-        while not self._election.try_take():
-            if self._clock.wait(self._stopping, TICK_S):
-                return
-        state = self.manager.begin()
-        log.info("cluster %s, routing version %d", state.cluster_id.hex(), state.version)
         self._listen()
+        self._election = self._stand()
+        self._try_term()
         for thread in self._threads:
             thread.start()
 
@@ -118,7 +111,9 @@ class MgmtdDaemon:
         if self._stopping.is_set():
             return
         self._stopping.set()
-        self.manager.close()
+        manager = self._manager
+        if manager is not None:
+            manager.close()
         if self._server is not None:
             self._server.stop(STOP_S).wait()
         for thread in self._threads:
@@ -127,10 +122,79 @@ class MgmtdDaemon:
         self._kv.close()
 
     def statistics(self) -> Mapping[str, Any]:
-        return asdict(self.manager.statistics())
+        manager = self._manager
+        return asdict(manager.statistics()) if manager is not None else {"epoch": 0}
 
     def health(self) -> tuple[bool, str]:
-        return self.manager.health()
+        manager = self._manager
+        if manager is None:
+            return True, f"stands by; the primary is {self._primary or 'not known'}"
+        return manager.health()
+
+    # -- terms -------------------------------------------------------------------------------------
+
+    def _stand(self) -> Election:
+        return Election(
+            self._kv,
+            self._clock,
+            holder=self._incarnation.hex(),
+            lease_s=self._config.lease_s * PRIMARY_LEASE_SHARE,
+            exclusive=not self._kv.shared,
+            address=self.grpc_address,
+        )
+
+    def _try_term(self) -> None:
+        """Becomes primary when nobody is. What it publishes was read after it had been elected."""
+        if not self._election.try_take():
+            self._primary = self._election.primary
+            return
+        manager = Manager(
+            self._kv,
+            self._clock,
+            self._election,
+            lease_s=self._config.lease_s,
+            on_ended=self._end_term,
+        )
+        state = manager.begin()
+        self._manager = manager
+        log.info("cluster %s, routing version %d", state.cluster_id.hex(), state.version)
+
+    def _end_term(self) -> None:
+        """From inside the manager of the term, which answers nobody any more."""
+        self._manager = None
+        if not self._kv.shared:
+            self._fail("the store failed, or another process became primary")
+
+    def _serve_forever(self) -> None:
+        while not self._clock.wait(self._stopping, TICK_S):
+            try:
+                manager = self._manager
+                if manager is not None:
+                    manager.tick()
+                    continue
+                if self._election.epoch:
+                    self._election = self._stand()  # the term is over
+                self._try_term()
+            except RetryElsewhere as error:
+                log.debug("the term ended: %s", error)
+            except Fs3Error as error:
+                if not self._kv.shared:
+                    self._fail(str(error))
+                    return
+                log.warning("the store did not answer; going on: %s", error)
+
+    def _renew_forever(self) -> None:
+        pause_s = self._config.lease_s * PRIMARY_LEASE_SHARE / 4
+        while not self._clock.wait(self._stopping, pause_s):
+            manager = self._manager
+            if manager is None:
+                continue
+            try:
+                manager.renew()
+            except Fs3Error as error:
+                log.warning("the primary's lease was not renewed: %s", error)
+
+    # -- parts -------------------------------------------------------------------------------------
 
     def _initialise(self) -> None:
         config = self._config
@@ -138,8 +202,8 @@ class MgmtdDaemon:
         wanted = config.cluster_id_bytes()
         if held is None and not config.storage_nodes:
             detail = (
-                f"{config.data} holds no cluster; make one with `fs3 cluster init`, "
-                "or name the storage servers of a new one: --storage-nodes 1,2,3"
+                f"{config.data or 'the database'} holds no cluster; make one with `fs3 cluster "
+                "init`, or name the storage servers of a new one: --storage-nodes 1,2,3"
             )
             raise BadRequest(Status.BAD_REQUEST, "mgmtd", detail)
         made = bootstrap.initialise(
@@ -151,6 +215,7 @@ class MgmtdDaemon:
             disks_per_node=config.disks_per_node,
             lease_s=config.lease_s,
         )
+        self._kv.claim(transact(self._kv, store.read_cluster_id) or b"")
         if made:
             log.info("new cluster with %d storage servers", len(config.storage_nodes))
 
@@ -159,7 +224,9 @@ class MgmtdDaemon:
         authenticate = plaintext(beyond_this_host=self._config.insecure_network)
         access = AccessInterceptor(ACCESS, authenticate)
         self._server = grpc.server(pool, interceptors=[access], options=SERVER_OPTIONS)
-        servicer = MgmtdServicer(self.manager, self._clock, heartbeat_s=self._config.heartbeat_s)
+        servicer = MgmtdServicer(
+            lambda: self.manager, self._clock, heartbeat_s=self._config.heartbeat_s
+        )
         mgmtd_pb2_grpc.add_MgmtdServicer_to_server(servicer, self._server)
         try:
             self._port = self._server.add_insecure_port(self._config.grpc)
@@ -171,22 +238,6 @@ class MgmtdDaemon:
             log.warning(
                 "--insecure-network: whoever reaches %s can change this cluster", self._port
             )
-
-    def _tick_forever(self) -> None:
-        while not self._clock.wait(self._stopping, TICK_S):
-            try:
-                self.manager.tick()
-            except Fs3Error as error:
-                self._fail(str(error))
-                return
-
-    def _renew_forever(self) -> None:
-        pause_s = self._config.lease_s * PRIMARY_LEASE_SHARE / 4
-        while not self._clock.wait(self._stopping, pause_s):
-            try:
-                self.manager.renew()
-            except Fs3Error as error:
-                log.warning("the primary's lease was not renewed: %s", error)
 
     def _fail(self, reason: str) -> None:
         if self._stop_signal is not None and not self._stopping.is_set():

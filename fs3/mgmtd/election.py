@@ -1,6 +1,6 @@
 """Who is primary: a lease record with a fencing epoch in the KV.
 
-    MGMT/primary    epoch, holder (name of the process), renewal (counts renewals)
+    MGMT/primary    epoch, holder (name of the process), renewal (counts renewals), address
 
 Safety does not come from clocks: every write of the state compares the epoch in the same
 transaction (guard), so an old primary that wakes up changes nothing. Clocks bound only how long a
@@ -35,10 +35,12 @@ class _Primary(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epoch: int
     holder: str
     renewal: int
+    address: str = ""  # where the holder answers, for people who reached a standby
 
 
 class Election:
-    """One candidate. Not thread-safe but for guard() and held(). `holder` is unique per process.
+    """One candidate, for one term. Not thread-safe but for guard() and held(). `holder` is unique
+    per process.
 
     `exclusive`: the store admits one process at a time (an embedded engine with its lock), so
     whoever opened it knows that the former primary is gone and takes over without waiting.
@@ -52,10 +54,12 @@ class Election:
         holder: str,
         lease_s: float,
         exclusive: bool,
+        address: str = "",
     ) -> None:
         self._kv = kv
         self._clock = clock
         self._holder = holder
+        self._address = address
         self._lease_ns = int(lease_s * 1e9)
         self._exclusive = exclusive
         self._seen: _Primary | None = None  # of another holder, and since when it has not moved
@@ -113,9 +117,14 @@ class Election:
             return False
         return self._exclusive or self._clock.monotonic_ns() < self._held_until_ns
 
+    @property
+    def primary(self) -> str:
+        """Address of the primary that try_take() saw; empty when it is not known."""
+        return self._seen.address if self._seen is not None else ""
+
     def _expired(self, record: _Primary, now_ns: int) -> bool:
-        if self._exclusive:
-            return True
+        if self._exclusive or record.holder == self._holder:
+            return True  # nobody else's, or of an earlier term of this process, which has ended
         if record != self._seen:
             self._seen, self._seen_since_ns = record, now_ns
         return now_ns - self._seen_since_ns >= self._lease_ns
@@ -125,7 +134,7 @@ class Election:
     ) -> None:
         if _read(txn) != expected:
             raise Fenced(Status.LEASE_EXPIRED, "mgmtd/election", "another candidate was faster")
-        record = _Primary(schema=1, epoch=epoch, holder=self._holder, renewal=renewal)
+        record = _Primary(1, epoch, self._holder, renewal, self._address)
         txn.set(PRIMARY_KEY, msgspec.json.encode(record))
 
 

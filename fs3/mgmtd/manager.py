@@ -9,7 +9,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fs3.errors import Fs3Error, RetryElsewhere, Status
+from fs3.errors import Fs3Error, RetryElsewhere, RetryLater, Status
 from fs3.kv.api import KeyValueStore, Transaction, transact
 from fs3.mgmtd import cluster, health, routing, store
 from fs3.mgmtd.cluster import Effect, Event, Moved, Persist, Refused, RoutingChanged, Tick
@@ -21,7 +21,7 @@ from fs3.runtime.clock import Clock
 from fs3.runtime.failpoint import failpoint
 from fs3.types import ClientId
 
-__all__ = ["Manager", "ManagerStatistics"]
+__all__ = ["Manager", "ManagerStatistics", "not_primary"]
 
 log = logging.getLogger(__name__)
 
@@ -38,10 +38,12 @@ class ManagerStatistics:
 
 
 class Manager:
-    """Thread-safe. begin() once, after the election was won; then events from any thread.
+    """One term of a primary. Thread-safe. begin() once, after the election was won; then events
+    from any thread.
 
-    `on_fenced` is called once, when another process took over or the outcome of a write is not
-    known: this one must end.
+    `on_ended` is called once, when the term is over: another process took over, or a write went
+    out of which nobody knows whether the store took it. Then what is in memory may not be what is
+    in the store, and the next term, here or elsewhere, begins with what is there.
     """
 
     def __init__(
@@ -51,18 +53,18 @@ class Manager:
         election: Election,
         *,
         lease_s: float,
-        on_fenced: Callable[[], None],
+        on_ended: Callable[[], None],
     ) -> None:
         self.board = Board()
         self._kv = kv
         self._clock = clock
         self._election = election
         self._lease_ns = int(lease_s * 1e9)
-        self._on_fenced = on_fenced
+        self._on_ended = on_ended
         self._lock = threading.Lock()  # guards all below; held while an event is persisted
         self._state: ClusterState | None = None
         self._sessions = Sessions()
-        self._fenced = False
+        self._ended = False
         self._events = self._refused = self._transitions = 0
 
     def begin(self) -> ClusterState:
@@ -86,7 +88,7 @@ class Manager:
         with self._lock:
             state, effects = self._apply(event)
         if not self._election.held():
-            raise _not_primary()
+            raise not_primary()
         failpoint("mgmtd.answer")
         return state, effects
 
@@ -101,6 +103,8 @@ class Manager:
     def renew(self) -> None:
         """The primary's lease; well before 0.8 of it is over."""
         with self._lock:
+            if self._ended:
+                return
             try:
                 self._election.renew()
             except Fenced as error:
@@ -176,34 +180,41 @@ class Manager:
             log.info("refused: %s (%s)", effect.detail, effect.refusal.value)
 
     def _persist(self, state: ClusterState, what: Persist) -> None:
+        written = False
         try:
             transact(self._kv, lambda txn: self._write(txn, state, what))
+            written = True
             # A chain version that was published may not be forgotten by a power cut: the servers
             # have acknowledged writes under it. Changes are rare, so each is flushed by itself.
             self._kv.sync()
         except Fs3Error as error:
+            if isinstance(error, RetryLater) and not written:
+                raise  # nothing happened; the event can come again
             # Fenced, or nobody knows whether it is written. Going on with the former state could
             # renew the lease of a server that a later primary finds declared dead in the store, and
             # then drops from its chains at once.
             self._step_down(error)
-            raise _not_primary() from error
+            raise not_primary() from error
 
     def _write(self, txn: Transaction, state: ClusterState, what: Persist) -> None:
         self._election.guard(txn)
         store.write_changes(txn, state, what.nodes, what.chains)
 
     def _step_down(self, error: Fs3Error) -> None:
-        if not self._fenced:
+        if not self._ended:
             log.warning("no longer primary: %s", error)
-            self._fenced = True
+            self._ended = True
             self.board.close()
-            self._on_fenced()
+            self._on_ended()
 
     def _current(self) -> ClusterState:
-        if self._state is None or self._fenced:
-            raise _not_primary()
+        if self._state is None or self._ended:
+            raise not_primary()
         return self._state
 
 
-def _not_primary() -> RetryElsewhere:
-    return RetryElsewhere(Status.NOT_SERVING, "mgmtd", "this process is not the primary; try again")
+def not_primary(primary: str = "") -> RetryElsewhere:
+    """What a standby answers. `primary`: where to go, when it is known."""
+    where = f"the primary is {primary}" if primary else "try another one"
+    detail = f"this manager is not the primary; {where}"
+    return RetryElsewhere(Status.NOT_SERVING, "mgmtd", detail)

@@ -31,7 +31,6 @@ WATCHERS_MAX = 1024  # each holds a thread of the server
 TARGETS_MAX = 4096  # per server
 ADDRESSES_MAX = 16
 STATUS_CLIENTS_MAX = 1024
-STATUS_CLIENTS_MAX = 1024
 TEXT_BYTES_MAX = 255
 ROLES = ("storage", "meta", "mgmtd")
 
@@ -58,9 +57,12 @@ _STATUS = {
 
 
 class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # generated, untyped
-    """Thread-safe; every method may run in many threads of the server's pool."""
+    """Thread-safe; every method may run in many threads of the server's pool.
 
-    def __init__(self, manager: Manager, clock: Clock, *, heartbeat_s: float) -> None:
+    `manager()`: that of the present term. Raises RetryElsewhere in a standby.
+    """
+
+    def __init__(self, manager: Callable[[], Manager], clock: Clock, *, heartbeat_s: float) -> None:
         self._manager = manager
         self._clock = clock
         self._heartbeat_s = heartbeat_s
@@ -70,20 +72,22 @@ class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # gene
     ) -> mgmtd_pb2.RegisterReply:
         def register() -> mgmtd_pb2.RegisterReply:
             _check_registration(request)
-            self._check_cluster(request.cluster_id)
-            state = self._submit(
+            manager = self._manager()
+            _check_cluster(manager, request.cluster_id)
+            state = _submit(
+                manager,
                 NodeRegistered(
                     routing.identity_of(request.node),
                     request.node.incarnation,
                     routing.reports_of(request.targets),
                     self._clock.monotonic_ns(),
-                )
+                ),
             )
             return mgmtd_pb2.RegisterReply(
                 cluster_id=state.cluster_id,
                 lease_s=state.lease_ns / 1e9,
                 heartbeat_s=self._heartbeat_s,
-                epoch=self._manager.epoch,
+                epoch=manager.epoch,
                 routing=routing.encode(state),
             )
 
@@ -94,18 +98,20 @@ class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # gene
     ) -> mgmtd_pb2.HeartbeatReply:
         def heartbeat() -> mgmtd_pb2.HeartbeatReply:
             _require(len(request.targets) <= TARGETS_MAX, "targets", f"at most {TARGETS_MAX}")
-            state = self._submit(
+            manager = self._manager()
+            state = _submit(
+                manager,
                 Heartbeat(
                     NodeId(request.node_id),
                     request.incarnation,
                     request.sequence,
                     routing.reports_of(request.targets),
                     self._clock.monotonic_ns(),
-                )
+                ),
             )
             return mgmtd_pb2.HeartbeatReply(
                 lease_s=state.lease_ns / 1e9,
-                epoch=self._manager.epoch,
+                epoch=manager.epoch,
                 routing_version=state.version,
             )
 
@@ -114,7 +120,8 @@ class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # gene
     def WatchRouting(
         self, request: mgmtd_pb2.WatchRoutingRequest, context: Context
     ) -> Iterator[mgmtd_pb2.RoutingUpdate]:
-        board = self._manager.board
+        manager = _answer(context, self._manager)
+        board = manager.board
         if board.watchers() >= WATCHERS_MAX:
             detail = f"{WATCHERS_MAX} watchers; try again later"
             context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, detail)
@@ -127,16 +134,17 @@ class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # gene
         if not context.add_callback(leave):
             return
         for newest in board.watch(gone, request.known_version):
-            yield mgmtd_pb2.RoutingUpdate(routing=newest, epoch=self._manager.epoch)
+            yield mgmtd_pb2.RoutingUpdate(routing=newest, epoch=manager.epoch)
 
     def Status(self, request: mgmtd_pb2.StatusRequest, context: Context) -> mgmtd_pb2.StatusReply:
         def status() -> mgmtd_pb2.StatusReply:
-            state = self._manager.state()
-            healthy, sentence = self._manager.health()
+            manager = self._manager()
+            state = manager.state()
+            healthy, sentence = manager.health()
             now_ns = self._clock.monotonic_ns()
             return mgmtd_pb2.StatusReply(
                 routing=routing.encode(state),
-                epoch=self._manager.epoch,
+                epoch=manager.epoch,
                 nodes=[
                     routing.encode_status(node, now_ns) for _, node in sorted(state.nodes.items())
                 ],
@@ -148,7 +156,7 @@ class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # gene
                         description=client.description,
                         age_s=(now_ns - client.since_ns) / 1e9,
                     )
-                    for client in self._manager.clients()[:STATUS_CLIENTS_MAX]
+                    for client in manager.clients()[:STATUS_CLIENTS_MAX]
                 ],
             )
 
@@ -160,7 +168,7 @@ class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # gene
         def report_exit() -> mgmtd_pb2.ReportExitReply:
             now_ns = self._clock.monotonic_ns()
             event = NodeExited(NodeId(request.node_id), request.incarnation, now_ns)
-            _, effects = self._manager.submit(event)
+            _, effects = self._manager().submit(event)
             return mgmtd_pb2.ReportExitReply(accepted=_refusal(effects) is None)
 
         return _answer(context, report_exit)
@@ -170,24 +178,27 @@ class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # gene
     ) -> mgmtd_pb2.ClientSessionReply:
         def extend() -> mgmtd_pb2.ClientSessionReply:
             _require(len(request.client_id) == 16, "client_id", "16 bytes")
-            self._manager.extend_client(ClientId(request.client_id), request.description)
-            newest = self._manager.board.newest()
+            manager = self._manager()
+            manager.extend_client(ClientId(request.client_id), request.description)
+            newest = manager.board.newest()
             return mgmtd_pb2.ClientSessionReply(ttl_s=SESSION_TTL_S, routing=newest)
 
         return _answer(context, extend)
 
-    def _submit(self, event: Event) -> ClusterState:
-        state, effects = self._manager.submit(event)
-        refused = _refusal(effects)
-        if refused is not None:
-            raise _RefusedEvent(refused)
-        return state
 
-    def _check_cluster(self, cluster_id: bytes) -> None:
-        ours = self._manager.state().cluster_id
-        if cluster_id and cluster_id != ours:
-            detail = f"cluster_id: this is cluster {ours.hex()}, not {cluster_id.hex()}"
-            raise Denied(Status.WRONG_CLUSTER, "mgmtd", detail)
+def _submit(manager: Manager, event: Event) -> ClusterState:
+    state, effects = manager.submit(event)
+    refused = _refusal(effects)
+    if refused is not None:
+        raise _RefusedEvent(refused)
+    return state
+
+
+def _check_cluster(manager: Manager, cluster_id: bytes) -> None:
+    ours = manager.state().cluster_id
+    if cluster_id and cluster_id != ours:
+        detail = f"cluster_id: this is cluster {ours.hex()}, not {cluster_id.hex()}"
+        raise Denied(Status.WRONG_CLUSTER, "mgmtd", detail)
 
 
 class _RefusedEvent(Exception):

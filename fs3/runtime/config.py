@@ -85,7 +85,7 @@ class MetaConfig(_StoreConfig, frozen=True, kw_only=True):
     """`fs3 serve meta`."""
 
     listen: tuple[str, ...] = ("tcp://127.0.0.1:0",)  # native RPC
-    mgmtd: str = ""  # gRPC address of the cluster manager
+    mgmtd: str = ""  # gRPC addresses of the cluster managers, with commas
     sync_interval_s: float = 1.0  # a power loss takes at most this much that was not fsynced
     gc_delay_s: float = 10.0  # from unlink to removal; clients have to tell first what they read
 

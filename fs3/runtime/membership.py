@@ -16,12 +16,13 @@ from collections.abc import Callable, Sequence
 
 import grpc
 
-from fs3._proto import common_pb2, mgmtd_pb2, mgmtd_pb2_grpc
+from fs3._proto import common_pb2, mgmtd_pb2
 from fs3.errors import Denied, Fs3Error, OutcomeUnknown, Status
-from fs3.limits import GRPC_MESSAGE_BYTES_MAX, LEASE_SERVER_SHARE
+from fs3.limits import LEASE_SERVER_SHARE
 from fs3.runtime.clock import Clock
+from fs3.runtime.managers import RETRY_S, Managers, call_reason
 
-__all__ = ["Membership", "RoutingWatcher", "open_channel"]
+__all__ = ["Membership", "RoutingWatcher"]
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,7 @@ Report = Callable[[], Sequence[mgmtd_pb2.LocalTarget]]
 OnRouting = Callable[[common_pb2.RoutingInfo], None]
 OnLease = Callable[[int], None]
 
-RPC_TIMEOUT_S = 1.0  # several attempts fit into a lease
-RETRY_S = 0.1
+RPC_TIMEOUT_S = 1.0  # at most; and a quarter of the lease, so that another manager can be asked
 JOIN_S = 5.0
 REGISTER_AGAIN = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
 REFUSED = (
@@ -40,27 +40,10 @@ REFUSED = (
     grpc.StatusCode.UNIMPLEMENTED,
 )
 
-# Reconnect in tens of milliseconds: grpc's own default grows to minutes, a lease lasts seconds.
-CHANNEL_OPTIONS = (
-    ("grpc.initial_reconnect_backoff_ms", 50),
-    ("grpc.min_reconnect_backoff_ms", 50),
-    ("grpc.max_reconnect_backoff_ms", 500),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 2_000),
-    ("grpc.max_receive_message_length", GRPC_MESSAGE_BYTES_MAX),
-    ("grpc.use_local_subchannel_pool", 1),
-)
-
-
-def open_channel(address: str, credentials: grpc.ChannelCredentials | None = None) -> grpc.Channel:
-    """A channel to "host:port" with the time-outs of a lease. Without credentials: plain text."""
-    if credentials is None:
-        return grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
-    return grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
-
 
 class RoutingWatcher:
-    """Delivers each newer routing info, from a thread of its own. Survives restarts of the manager.
+    """Delivers each newer routing info, from a thread of its own. Survives restarts of the manager,
+    and moves to another one. `manager_address`: "host:port", several with commas.
 
     `on_routing` is called by one thread at a time, with versions that only grow. It must not call
     stop().
@@ -75,9 +58,7 @@ class RoutingWatcher:
         watcher: str = "client",
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
-        self._channel = open_channel(manager_address, credentials)
-        self._stub = mgmtd_pb2_grpc.MgmtdStub(self._channel)
-        self._address = manager_address
+        self._managers = Managers(manager_address, clock=clock, credentials=credentials)
         self._on_routing = on_routing
         self._clock = clock
         self._watcher = watcher
@@ -94,13 +75,13 @@ class RoutingWatcher:
         self._thread.start()
         if not self._clock.wait(self._first, timeout_s):
             self.stop()
-            raise _unreachable(self._address, timeout_s)
+            raise _unreachable(str(self._managers), timeout_s)
 
     def stop(self) -> None:
         """No delivery begins after it returned."""
         self._stopping.set()
         self.reconnect()
-        self._channel.close()
+        self._managers.close()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(JOIN_S)
 
@@ -124,24 +105,27 @@ class RoutingWatcher:
             self._after()
 
     def reconnect(self) -> None:
-        """Gives up the present stream; the thread opens a new one."""
+        """Gives up the present stream; the thread opens a new one, with another manager if there
+        are several."""
         call = self._call
         if call is not None:
             call.cancel()
 
     def _run(self) -> None:
         while not self._stopping.is_set():
+            address = self._managers.address
             try:
                 request = mgmtd_pb2.WatchRoutingRequest(
                     known_version=self._version, watcher=self._watcher
                 )
-                stream = self._stub.WatchRouting(request, wait_for_ready=True)
+                stream = self._managers.stub(address).WatchRouting(request)
                 self._call = stream
                 for update in stream:
                     self.deliver(update.routing)
             except grpc.RpcError as error:
                 if not self._stopping.is_set():
-                    log.debug("routing stream ended: %s", _reason(error))
+                    self._managers.failed(address, error.code())
+                    log.debug("routing stream ended: %s", call_reason(error))
             except Exception:
                 if self._stopping.is_set():  # stop() closed the channel under the call
                     return
@@ -176,15 +160,13 @@ class Membership:
     ) -> None:
         if len(node.incarnation) != 16:
             raise ValueError("node.incarnation: 16 random bytes per process start")
-        self._address = manager_address
         self._node = node
         self._cluster_id = cluster_id
         self._clock = clock
         self._report = report
         self._on_lease = on_lease
         self._on_refused = on_refused
-        self._channel = open_channel(manager_address, credentials)
-        self._stub = mgmtd_pb2_grpc.MgmtdStub(self._channel)
+        self._managers = Managers(manager_address, clock=clock, credentials=credentials)
         self._routing = RoutingWatcher(
             manager_address, on_routing, clock=clock, watcher=node.name, credentials=credentials
         )
@@ -193,6 +175,7 @@ class Membership:
         self._sequence = 0
         self._lease_s = 0.0
         self._heartbeat_s = 0.0
+        self._timeout_s = RPC_TIMEOUT_S
         self._lease = threading.Lock()  # held while on_lease runs
         self._pending: tuple[int, int] | None = None  # routing version to apply first, until_ns
         self._behind = 0  # heartbeats in a row that told of a newer routing than was delivered
@@ -220,10 +203,11 @@ class Membership:
                 break
             except grpc.RpcError as error:
                 if error.code() in REFUSED:
-                    raise Denied(Status.WRONG_CLUSTER, "membership", _reason(error)) from None
+                    raise Denied(Status.WRONG_CLUSTER, "membership", call_reason(error)) from None
                 if self._clock.monotonic_ns() >= until_ns:
-                    raise _unreachable(self._address, timeout_s, _reason(error)) from None
-                log.info("waiting for the cluster manager at %s: %s", self._address, _reason(error))
+                    where = str(self._managers)
+                    raise _unreachable(where, timeout_s, call_reason(error)) from None
+                log.info("waiting for the cluster manager: %s", call_reason(error))
             self._clock.wait(self._stopping, RETRY_S)
         self._routing.begin(self._grant)
         self._thread.start()
@@ -237,7 +221,7 @@ class Membership:
         self._stopping.set()
         self._wake.set()
         self._routing.stop()
-        self._channel.close()
+        self._managers.close()
         if self._thread.ident is not None and self._thread is not threading.current_thread():
             self._thread.join(JOIN_S)
 
@@ -267,17 +251,17 @@ class Membership:
             return False
         try:
             if error.code() in REGISTER_AGAIN:
-                log.warning("registering again: %s", _reason(error))
+                log.warning("registering again: %s", call_reason(error))
                 self._register()
                 return True
         except grpc.RpcError as second:
             error = second
         if error.code() not in REFUSED:
-            log.info("heartbeat was not acknowledged: %s", _reason(error))
+            log.info("heartbeat was not acknowledged: %s", call_reason(error))
             return True
-        log.error("the cluster manager refuses this process: %s", _reason(error))
+        log.error("the cluster manager refuses this process: %s", call_reason(error))
         if self._on_refused is not None:
-            self._on_refused(_reason(error))
+            self._on_refused(call_reason(error))
         return False
 
     def _register(self) -> None:
@@ -285,7 +269,7 @@ class Membership:
         request = mgmtd_pb2.RegisterRequest(
             cluster_id=self._cluster_id, node=self._node, targets=self._report()
         )
-        reply = self._stub.Register(request, timeout=RPC_TIMEOUT_S)
+        reply = self._managers.call(lambda stub: stub.Register(request, timeout=self._timeout_s))
         if self._cluster_id and reply.cluster_id != self._cluster_id:
             detail = f"manager of cluster {reply.cluster_id.hex()}, not {self._cluster_id.hex()}"
             raise Denied(Status.WRONG_CLUSTER, "membership", detail)
@@ -305,12 +289,13 @@ class Membership:
             routing_version=self._routing.version(),
             targets=targets,
         )
-        reply = self._stub.Heartbeat(request, timeout=RPC_TIMEOUT_S)
+        reply = self._managers.call(lambda stub: stub.Heartbeat(request, timeout=self._timeout_s))
         self._renew(sent_ns, reply.lease_s, reply.routing_version)
         self._watch_the_watcher(reply.routing_version)
 
     def _renew(self, sent_ns: int, lease_s: float, routing_version: int) -> None:
         self._lease_s = lease_s
+        self._timeout_s = min(RPC_TIMEOUT_S, lease_s / 4)
         with self._lease:
             until_ns = sent_ns + int(lease_s * LEASE_SERVER_SHARE * 1e9)
             self._pending = (routing_version, until_ns)

@@ -10,6 +10,7 @@ from fs3.kv.memory import MemoryStore
 from fs3.kv.transaction import OptimisticTransaction
 from fs3.mgmtd import bootstrap, store
 from fs3.mgmtd.cluster import Heartbeat, NodeExited, NodeRegistered
+from fs3.mgmtd.daemon import PRIMARY_LEASE_SHARE, TICK_S
 from fs3.mgmtd.election import PRIMARY_KEY, Election, Fenced
 from fs3.mgmtd.manager import Manager
 from fs3.mgmtd.state import LOCAL_ONLINE, ClusterState, NodeIdentity, TargetReport
@@ -35,7 +36,8 @@ class World:
         )
 
     def candidate(self, name: str) -> Election:
-        return Election(self.kv, self.clock, holder=name, lease_s=1.6, exclusive=self.exclusive)
+        lease_s = LEASE_S * PRIMARY_LEASE_SHARE
+        return Election(self.kv, self.clock, holder=name, lease_s=lease_s, exclusive=self.exclusive)
 
     def manager(self, name: str) -> Manager:
         election = self.candidate(name)
@@ -48,7 +50,7 @@ class World:
             self.clock,
             election,
             lease_s=LEASE_S,
-            on_fenced=lambda: self.fenced.append(name),
+            on_ended=lambda: self.fenced.append(name),
         )
         manager.begin()
         return manager
@@ -228,6 +230,19 @@ def test_a_candidate_waits_for_the_whole_lease_and_then_takes_over() -> None:
         first.renew()
 
 
+def test_a_new_primary_comes_within_half_of_the_lease_of_the_servers() -> None:
+    """The dead one renewed just before; the candidate looks once per tick."""
+    world = World(exclusive=False)
+    first = world.candidate("a")
+    second = world.candidate("b")
+    assert first.try_take()
+    first.renew()
+    died_ns = world.clock.monotonic_ns()
+    while not second.try_take():
+        world.clock.advance(TICK_S)
+    assert world.clock.monotonic_ns() - died_ns <= LEASE_S / 2 * 1e9
+
+
 def test_a_primary_stops_answering_before_another_may_take_over() -> None:
     world = World(exclusive=False)
     first = world.candidate("a")
@@ -307,6 +322,30 @@ def test_renewal_by_a_fenced_primary_ends_it() -> None:
     assert world.fenced == ["a"]
     watch = manager.board.watch(threading.Event())
     assert list(watch) == []
+
+
+def test_a_write_of_unknown_outcome_ends_the_term_and_the_next_begins_with_what_is_there() -> None:
+    world = World(exclusive=False)
+    election = world.candidate("a")
+    assert election.try_take()
+    manager = world.with_election("a", election)
+    version = manager.state().version
+    commit = world.kv._commit
+
+    def lost(transaction: OptimisticTransaction) -> int:
+        commit(transaction)
+        raise OutcomeUnknown(Status.CONNECTION_LOST, "kv", "planned")
+
+    world.kv._commit = lost  # type: ignore[method-assign]
+    with pytest.raises(RetryElsewhere):
+        world.register(manager, 1)
+    world.kv._commit = commit  # type: ignore[method-assign]
+    assert world.fenced == ["a"]
+    with pytest.raises(RetryElsewhere):
+        manager.state()
+    again = world.candidate("a")
+    assert again.try_take()  # its own former term: no waiting
+    assert world.with_election("a", again).state().version == version + 1
 
 
 def test_a_damaged_primary_record_is_named(world: World) -> None:

@@ -16,7 +16,7 @@ from fs3.mgmtd.daemon import MgmtdDaemon
 from fs3.runtime.clock import ManualClock
 from fs3.runtime.config import MgmtdConfig
 from fs3.runtime.entropy import SeededEntropy
-from fs3.runtime.membership import open_channel
+from fs3.runtime.managers import open_channel
 from tests.unit.mgmtd_harness import CLUSTER, Manager, wait_for
 
 NODE: dict[str, Any] = {"id": 1, "role": "storage", "name": "storage-1", "incarnation": b"i" * 16}
