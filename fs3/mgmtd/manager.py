@@ -25,6 +25,8 @@ __all__ = ["Manager", "ManagerStatistics", "not_primary"]
 
 log = logging.getLogger(__name__)
 
+BEAT_S = 1.0  # a watcher that hears nothing for three of them looks for another manager
+
 
 @dataclass(frozen=True, slots=True)
 class ManagerStatistics:
@@ -65,6 +67,7 @@ class Manager:
         self._state: ClusterState | None = None
         self._sessions = Sessions()
         self._ended = False
+        self._beat_ns = 0
         self._events = self._refused = self._transitions = 0
 
     def begin(self) -> ClusterState:
@@ -97,6 +100,9 @@ class Manager:
         now_ns = self._clock.monotonic_ns()
         with self._lock:
             self._apply(Tick(now_ns))
+            if now_ns - self._beat_ns >= BEAT_S * 1e9 and self._election.held():
+                self._beat_ns = now_ns
+                self.board.beat()
             for client in self._sessions.expire(now_ns):
                 log.info("client %s (%s) left", client.client_id.hex(), client.description)
 

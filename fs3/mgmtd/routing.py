@@ -108,6 +108,7 @@ class Board:
         self._newest: common_pb2.RoutingInfo | None = None
         self._closed = False
         self._watchers = 0
+        self._beats = 0
 
     def publish(self, routing: common_pb2.RoutingInfo) -> None:
         """Takes ownership. An older or equal version is a bug of the caller."""
@@ -126,18 +127,31 @@ class Board:
 
     def watch(
         self, gone: threading.Event, known_version: int = 0
-    ) -> Iterator[common_pb2.RoutingInfo]:
-        """Each one newer than known_version, until close() or `gone`; wake() after `gone`."""
+    ) -> Iterator[common_pb2.RoutingInfo | None]:
+        """Each one newer than known_version, and None at each beat() without one, until close() or
+        `gone`; wake() after `gone`."""
         sent = known_version
         with self._changed:
             self._watchers += 1
+            beats = self._beats
         try:
-            while (routing := self._wait_newer(sent, gone)) is not None:
-                sent = routing.version
-                yield routing
+            while self._wait(sent, beats, gone):
+                with self._changed:
+                    newest, beats = self._newest, self._beats
+                if newest is not None and newest.version > sent:
+                    sent = newest.version
+                    yield newest
+                else:
+                    yield None
         finally:
             with self._changed:
                 self._watchers -= 1
+
+    def beat(self) -> None:
+        """Every watcher hears that this manager lives, and is still primary."""
+        with self._changed:
+            self._beats += 1
+            self._changed.notify_all()
 
     def wake(self) -> None:
         with self._changed:
@@ -153,10 +167,15 @@ class Board:
         with self._changed:
             return self._watchers
 
-    def _wait_newer(self, sent: int, gone: threading.Event) -> common_pb2.RoutingInfo | None:
+    def _wait(self, sent: int, beats: int, gone: threading.Event) -> bool:
+        """For something to yield; False at the end."""
         with self._changed:
-            self._changed.wait_for(lambda: self._closed or gone.is_set() or self._version() > sent)
-            return None if self._closed or gone.is_set() else self._newest
+            self._changed.wait_for(
+                lambda: (
+                    self._closed or gone.is_set() or self._version() > sent or self._beats != beats
+                )
+            )
+            return not (self._closed or gone.is_set())
 
     def _version(self) -> int:
         return -1 if self._newest is None else self._newest.version

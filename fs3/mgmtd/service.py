@@ -134,7 +134,7 @@ class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # gene
         if not context.add_callback(leave):
             return
         for newest in board.watch(gone, request.known_version):
-            yield mgmtd_pb2.RoutingUpdate(routing=newest, epoch=manager.epoch)
+            yield mgmtd_pb2.RoutingUpdate(routing=newest, epoch=manager.epoch)  # None: unset
 
     def Status(self, request: mgmtd_pb2.StatusRequest, context: Context) -> mgmtd_pb2.StatusReply:
         def status() -> mgmtd_pb2.StatusReply:

@@ -32,6 +32,7 @@ OnLease = Callable[[int], None]
 
 RPC_TIMEOUT_S = 1.0  # at most; and a quarter of the lease, so that another manager can be asked
 JOIN_S = 5.0
+SILENCE_S = 3.0  # three beats of a manager (mgmtd/manager.py)
 REGISTER_AGAIN = (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
 REFUSED = (
     grpc.StatusCode.PERMISSION_DENIED,  # superseded by a newer process, or another cluster
@@ -68,11 +69,15 @@ class RoutingWatcher:
         self._version = 0
         self._after: Callable[[], None] | None = None
         self._call: grpc.Future[mgmtd_pb2.RoutingUpdate] | None = None
+        self._heard_ns = 0
         self._thread = threading.Thread(target=self._run, name="fs3-routing-watch", daemon=True)
+        self._listener = threading.Thread(
+            target=self._watch_silence, name="fs3-routing-silence", daemon=True
+        )
 
     def start(self, timeout_s: float = 10.0) -> None:
         """Returns once the first routing info was delivered, or raises OutcomeUnknown."""
-        self._thread.start()
+        self.begin()
         if not self._clock.wait(self._first, timeout_s):
             self.stop()
             raise _unreachable(str(self._managers), timeout_s)
@@ -82,13 +87,16 @@ class RoutingWatcher:
         self._stopping.set()
         self.reconnect()
         self._managers.close()
-        if self._thread.ident is not None and self._thread is not threading.current_thread():
-            self._thread.join(JOIN_S)
+        for thread in (self._thread, self._listener):
+            if thread.ident is not None and thread is not threading.current_thread():
+                thread.join(JOIN_S)
 
     def begin(self, after: Callable[[], None] | None = None) -> None:
         """Starts without waiting; `after` is called each time after on_routing, in its thread."""
         self._after = after
+        self._heard_ns = self._clock.monotonic_ns()
         self._thread.start()
+        self._listener.start()
 
     def version(self) -> int:
         """Of the newest routing info that was delivered; 0 before the first."""
@@ -121,7 +129,9 @@ class RoutingWatcher:
                 stream = self._managers.stub(address).WatchRouting(request)
                 self._call = stream
                 for update in stream:
-                    self.deliver(update.routing)
+                    self._heard_ns = self._clock.monotonic_ns()
+                    if update.HasField("routing"):
+                        self.deliver(update.routing)
             except grpc.RpcError as error:
                 if not self._stopping.is_set():
                     self._managers.failed(address, error.code())
@@ -131,6 +141,15 @@ class RoutingWatcher:
                     return
                 log.exception("on_routing failed; the routing info is delivered again")
             self._clock.wait(self._stopping, RETRY_S)
+
+    def _watch_silence(self) -> None:
+        """A manager that stands still keeps its connections: the stream is open and silent."""
+        while not self._clock.wait(self._stopping, SILENCE_S / 4):
+            now_ns = self._clock.monotonic_ns()
+            if now_ns - self._heard_ns >= SILENCE_S * 1e9:
+                self._heard_ns = now_ns
+                log.info("the cluster manager is silent; opening the stream again")
+                self.reconnect()
 
 
 class Membership:

@@ -24,6 +24,7 @@ from tests.cluster.storage_rig import SERVING, ChainClient, Load, check_replicas
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 NODES = (1, 2, 3)
+SHAPE = ("--storage-nodes", "1,2,3", "--replicas", "3", "--chains", "2")
 LEASE_S = 2.0
 READY_S = 30
 
@@ -37,15 +38,15 @@ class Processes:
         self.keyring = Keyring.create(directory / "keyring")
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.routing = common_pb2.RoutingInfo()
-        self.manager = self.serve(
-            "mgmtd",
-            *("--storage-nodes", "1,2,3", "--replicas", "3", "--chains", "2"),
-            *("--lease-s", str(LEASE_S)),
-        )["grpc"]
+        self.manager = self.start_managers()
         self.watcher = RoutingWatcher(self.manager, self._set_routing, clock=RealClock())
         self.watcher.start()
         for node in NODES:
             self.start(node)
+
+    def start_managers(self) -> str:
+        """Their addresses."""
+        return self.serve("mgmtd", *SHAPE, "--lease-s", str(LEASE_S))["grpc"]
 
     def _set_routing(self, routing: common_pb2.RoutingInfo) -> None:
         self.routing = routing
@@ -60,7 +61,9 @@ class Processes:
         name = name or role
         reader, writer = os.pipe()
         command = [sys.executable, "-m", "fs3.cli", "serve", role, "--name", name]
-        command += ["--data", str(self.directory / name), "--ready-fd", str(writer), *options]
+        if "--kv" not in options:
+            command += ["--data", str(self.directory / name)]
+        command += ["--ready-fd", str(writer), *options]
         with (self.directory / f"{name}.log").open("ab") as log:
             self.processes[name] = subprocess.Popen(
                 command,

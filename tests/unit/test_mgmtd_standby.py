@@ -16,6 +16,7 @@ from fs3.runtime.clock import ManualClock
 from fs3.runtime.config import MgmtdConfig
 from fs3.runtime.entropy import SeededEntropy
 from fs3.runtime.managers import AVOID_S, Managers
+from fs3.runtime.membership import RoutingWatcher
 from tests.unit.mgmtd_harness import CLUSTER, Server, settle, wait_for
 
 ALL_SERVE = [common_pb2.SERVING] * 3
@@ -196,6 +197,22 @@ def test_failover_twice_and_the_first_comes_back(town: Town) -> None:
         "leases",
     )
     assert all(server.states() == ALL_SERVE for server in servers)
+
+
+def test_a_watcher_leaves_a_manager_that_stands_still(town: Town) -> None:
+    """It has no heartbeats that would tell it: a mount, a client."""
+    servers = town.formed()
+    seen: list[int] = []
+    watcher = RoutingWatcher(
+        town.addresses, lambda routing: seen.append(routing.version), clock=town.clock
+    )
+    watcher.start()
+    town.clocks[0].pause()
+    settle(town.clock, STEP_S, lambda: any(n in town.primaries() for n in (1, 2)), "a new primary")
+    servers[2].membership.stop()
+    settle(town.clock, STEP_S, lambda: servers[0].states().count(1) == 2, "the silent one dropped")
+    settle(town.clock, STEP_S, lambda: seen[-1] >= servers[0].versions[-1], "the watcher knows")
+    watcher.stop()
 
 
 # ---- Managers: who is asked

@@ -86,3 +86,20 @@ def test_an_unknown_local_state_counts_as_closed() -> None:
         mgmtd_pb2.LocalTarget(state=2).SerializeToString().replace(b"\x02", b"\x63")
     )
     assert reports_of([target])[0].local == 0
+
+
+def test_a_beat_reaches_every_watcher_and_hides_no_version() -> None:
+    board = Board()
+    board.publish(common_pb2.RoutingInfo(version=1))
+    watch = board.watch(threading.Event())
+    assert next(watch) is not None
+    board.beat()
+    board.beat()
+    assert next(watch) is None
+    board.beat()
+    board.publish(common_pb2.RoutingInfo(version=2))
+    newest = next(watch)
+    assert newest is not None
+    assert newest.version == 2
+    board.close()
+    assert list(watch) == []
