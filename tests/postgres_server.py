@@ -85,11 +85,25 @@ class PostgresServer:
             return cursor.fetchall() if cursor.description else []
 
     def kill(self) -> None:
-        """SIGKILL to the server and every process of it."""
+        """SIGKILL to the server and every process of it; returns when none is left. Each has a
+        process group of its own, so they are known by their working directory."""
         assert self._process is not None
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
         self._process.wait()
+        while left := self._processes():
+            for pid in left:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            time.sleep(0.002)
+
+    def _processes(self) -> list[int]:
+        found = []
+        for entry in pathlib.Path("/proc").iterdir():
+            if entry.name.isdigit():
+                with contextlib.suppress(OSError):
+                    if (entry / "cwd").readlink() == self._data:
+                        found.append(int(entry.name))
+        return found
 
     def close(self) -> None:
         if self._process is not None and self._process.poll() is None:

@@ -12,10 +12,13 @@ a distributed engine).
 | `SESS` | inode le8, session 16 | an open for write | meta/session.py |
 | `SCLI` | client 16, inode le8, session 16 | empty: SESS by client | meta/session.py |
 | `IDEM` | generation be4, client 16, request be8 | a reply | meta/idempotency.py |
+| `IGEN` | none | the present generation of IDEM, be4 | meta/idempotency.py |
 | `GARB` | unlinked_ns be8, inode le8 | removal in progress | meta/garbage.py |
+| `GEPO` | none | the present epoch of GARB, le8 | meta/garbage.py |
 | `TRNC` | inode le8 | truncate in progress | meta/intent.py |
 | `CTRI` | none | next inode id nobody has reserved, le8 | meta/allocator.py |
 | `FSYS` | none | when the file system was made, ns le8 | meta/bootstrap.py |
+| `LEAD` | none | which metadata service does the chores | kv/election.py |
 | `MGMT` | text | state of the cluster manager | mgmtd |
 
 Sentinels: inode 0 is no inode; inode 1 is the root, which has no entry; order 0 to 15 is no
@@ -45,10 +48,13 @@ DENTRY = b"DENT"
 SESSION = b"SESS"
 CLIENT_SESSION = b"SCLI"
 IDEMPOTENCY = b"IDEM"
+GENERATION = b"IGEN"
 GARBAGE = b"GARB"
+GARBAGE_EPOCH = b"GEPO"
 INTENT = b"TRNC"
 ALLOCATOR = b"CTRI"
 FILE_SYSTEM = b"FSYS"
+LEADER = b"LEAD"
 MANAGER = b"MGMT"
 
 NO_SESSION = bytes(16)

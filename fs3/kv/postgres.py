@@ -2,7 +2,7 @@
 
     begin      BEGIN REPEATABLE READ READ ONLY on a connection of its own; reads are recorded here
     run_batch  the same once for the whole batch, whose operations run one after another
-    commit     one round trip, SERIALIZABLE, server side only:
+    commit     one message, SERIALIZABLE, all of it in the server:
                take the turn -> nothing that was read was written since? -> version + 1 -> writes
 
 Why not the server's own serializability alone: it may order a transaction before another one that
@@ -18,15 +18,16 @@ What is promised:
 2. When the connection is lost in COMMIT the outcome is unknown, and OutcomeUnknown says so. The
    store goes on; the caller repeats the request under the same id and finds its record or not.
 3. A batch ends: after OPTIMISTIC_ATTEMPTS conflicts it takes the turn first and then runs, with
-   nothing beside it. Who falls asleep holding the turn is thrown out by the server after 2 s.
+   nothing beside it. Who falls asleep holding the turn is thrown out by the server after 1 s.
 
-Tables and their invariants: postgres_schema.py. Errors and connections: postgres_pool.py.
+Tables and their invariants: postgres_schema.py. Errors and connections: postgres_pool.py. Reading:
+postgres_snapshot.py.
 """
 
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
@@ -35,8 +36,9 @@ from fs3.kv import postgres_schema as sql
 from fs3.kv.api import CommitVersion, Transaction
 from fs3.kv.optimistic_batch import Batch
 from fs3.kv.postgres_pool import Pool, is_passing
-from fs3.kv.transaction import OptimisticTransaction, Reads
-from fs3.kv.writes import Pair, WriteSet
+from fs3.kv.postgres_snapshot import Snapshot, SnapshotTransaction, roll_back
+from fs3.kv.transaction import Reads
+from fs3.kv.writes import WriteSet
 
 if TYPE_CHECKING:
     import psycopg
@@ -50,7 +52,6 @@ T = TypeVar("T")
 CONNECTIONS_MAX = 16  # per process; a server takes 100 by default
 OPTIMISTIC_ATTEMPTS = 3
 COMMIT_ATTEMPTS = 20  # when the server itself asks for a repetition
-_PAGE_MIN, _PAGE_MAX = 16, 1024  # pairs of one round trip of a range read, growing by four
 _KEY_BYTES_MAX = 2048  # an index entry is at most a third of a page
 _ALREADY_THERE = {"42P06", "42P07", "23505"}
 
@@ -91,7 +92,7 @@ class PostgresStore:
         self._driver = self._pool.driver
         self._where = self._pool.where
         self._lock = threading.Lock()
-        self._open: weakref.WeakSet[_Transaction] = weakref.WeakSet()
+        self._open: weakref.WeakSet[SnapshotTransaction] = weakref.WeakSet()
         self._closed = False
         self._commits = self._conflicts = self._turns_first = 0
         try:
@@ -104,7 +105,7 @@ class PostgresStore:
 
     def begin(self) -> Transaction:
         self._check_open()
-        transaction = _Transaction(self._snapshot(), self._commit)
+        transaction = SnapshotTransaction(self._snapshot(), self._commit)
         with self._lock:
             self._open.add(transaction)
         return transaction
@@ -164,7 +165,7 @@ class PostgresStore:
 
     # -- reading -------------------------------------------------------------------------------
 
-    def _snapshot(self) -> "_Snapshot":
+    def _snapshot(self) -> Snapshot:
         """A view of the newest version. The first connection may be one to a server that has
         restarted since: then once more, with a new one."""
         for fresh in (False, True):
@@ -175,7 +176,7 @@ class PostgresStore:
                     version = connection.execute(sql.READ_VERSION, binary=True)
                 row = version.fetchone()
                 assert row is not None
-                return _Snapshot(self._pool, connection, row[0])
+                return Snapshot(self._pool, connection, row[0])
             except self._driver.Error as error:
                 failure = self._pool.failure(error)
                 self._pool.put(connection)
@@ -189,20 +190,15 @@ class PostgresStore:
         """Raises Conflict, OutcomeUnknown, or RetryLater when nothing was applied for sure."""
         self._check_open()
         _check_keys(attempt.writes)
-        for fresh in (False, *[True] * COMMIT_ATTEMPTS):
-            connection = self._pool.take(fresh=fresh)
+        for _ in range(COMMIT_ATTEMPTS):
+            connection = self._pool.take()
             try:
-                with connection.pipeline():
-                    connection.execute(sql.BEGIN_WRITE)
-                    connection.execute(sql.SHORT_IDLE)
-                    connection.execute(sql.TAKE_TURN)
-                    version = _advance(connection, attempt)
-                    _write(connection, attempt.writes)
-                    connection.execute(sql.COMMIT)
-                return self._committed(version)
+                cursor = self._driver.ClientCursor(connection)
+                cursor.execute(sql.TAKE_TURN_AND_WRITE, _arguments(attempt))
+                return self._committed(_number(cursor, behind=sql.TURN_RESULTS))
             except self._driver.Error as error:
                 failure = self._pool.failure(error, committing=True)
-                _roll_back(connection, self._driver)
+                roll_back(connection, self._driver)
                 if getattr(error, "sqlstate", None) == "40001":
                     continue  # somebody else changed these tables; what was read is compared again
                 self._note(failure)
@@ -220,42 +216,32 @@ class PostgresStore:
         connection = self._pool.take()
         committing = False
         try:
-            with connection.pipeline():
-                connection.execute(sql.BEGIN_WRITE)
-                connection.execute(sql.SHORT_IDLE)
-                connection.execute(sql.TAKE_TURN)
-                version = connection.execute(sql.READ_VERSION, binary=True)
-            row = version.fetchone()
-            assert row is not None
-            view = _Snapshot(self._pool, connection, row[0])
+            cursor = self._driver.ClientCursor(connection)
+            cursor.execute(sql.TAKE_TURN_AND_LOOK)
+            version = _number(cursor, behind=sql.TURN_RESULTS)
+            view = Snapshot(self._pool, connection, version)
             batch = Batch(view, view.version)
             results = batch.run(operations)
             if view.failure is not None:
                 raise view.failure
             _check_keys(batch.writes)
-            committing = True
-            with connection.pipeline():
-                if batch.writes or batch.writes.extra_conflicts:
-                    version = _advance(connection, batch)
-                    _write(connection, batch.writes)
-                connection.execute(sql.COMMIT)
-            self._committed(version)
+            if batch.writes or batch.writes.extra_conflicts:
+                committing = True
+                cursor.execute(sql.WRITE, _arguments(batch))
+                self._committed(_number(cursor, behind=0))
             return results
         except self._driver.Error as error:
             failure = self._pool.failure(error, committing=committing)
             self._note(failure)
             raise failure from error
         finally:
-            _roll_back(connection, self._driver)
+            roll_back(connection, self._driver)
             self._pool.put(connection)
 
-    def _committed(self, version: "psycopg.Cursor[Any]") -> CommitVersion:
-        row = version.fetchone()
-        assert row is not None
+    def _committed(self, version: CommitVersion) -> CommitVersion:
         with self._lock:
             self._commits += 1
-        number: CommitVersion = row[0]
-        return number
+        return version
 
     def _note(self, failure: Fs3Error) -> None:
         if isinstance(failure, Conflict):
@@ -299,97 +285,28 @@ class PostgresStore:
             log.warning("%s runs with fsync = off: a power loss will lose the store", self._where)
 
 
-class _Transaction(OptimisticTransaction):
-    """One from begin(): gives its connection back when it ends."""
-
-    __slots__ = ("_snapshot",)
-
-    def __init__(
-        self, snapshot: "_Snapshot", apply: Callable[[OptimisticTransaction], CommitVersion]
-    ) -> None:
-        super().__init__(snapshot, snapshot.version, apply)
-        self._snapshot = snapshot
-
-    def cancel(self) -> None:
-        if self.is_open:
-            super().cancel()
-            self._snapshot.release()
-
-    def __del__(self) -> None:
-        self.cancel()
-
-
-class _Snapshot:
-    """A View of one version, on a connection inside a transaction. Values are kept: a batch asks
-    for the same directory again and again."""
-
-    def __init__(
-        self, pool: Pool, connection: "psycopg.Connection[Any]", version: CommitVersion
-    ) -> None:
-        self.version = version
-        self.failure: Fs3Error | None = None
-        self._pool = pool
-        self._connection = connection
-        self._known: dict[bytes, bytes | None] = {}
-
-    def get(self, key: bytes) -> bytes | None:
-        if key not in self._known:
-            rows = self._ask(sql.GET, [key])
-            self._known[key] = rows[0][0] if rows else None
-        return self._known[key]
-
-    def scan(self, begin: bytes, end: bytes, reverse: bool) -> Iterator[Pair]:
-        page = _PAGE_MIN
-        while True:
-            rows = self._ask(sql.SCAN_REVERSE if reverse else sql.SCAN, [begin, end, page])
-            yield from rows
-            if len(rows) < page:
-                return
-            if reverse:
-                end = rows[-1][0]
-            else:
-                begin = rows[-1][0] + b"\0"
-            page = min(page * 4, _PAGE_MAX)
-
-    def release(self) -> None:
-        """Once."""
-        driver = self._pool.driver
-        if self._connection.info.transaction_status == driver.pq.TransactionStatus.INTRANS:
-            try:
-                # Nothing was written; after a ROLLBACK the driver would prepare everything anew.
-                self._connection.execute(sql.COMMIT)
-            except driver.Error as error:
-                log.debug("a connection is given up: %s", error)
-                self._connection.close()
-        _roll_back(self._connection, driver)
-        self._pool.put(self._connection)
-
-    def _ask(self, query: Any, values: list[Any]) -> list[Any]:
-        if self.failure is not None:
-            raise self.failure
-        try:
-            return self._connection.execute(query, values, prepare=True, binary=True).fetchall()
-        except self._pool.driver.Error as error:
-            self.failure = self._pool.failure(error)
-            raise self.failure from error
-
-
-def _advance(connection: "psycopg.Connection[Any]", attempt: _Attempt) -> "psycopg.Cursor[Any]":
-    lows = [low for low, _ in attempt.read_ranges]
-    highs = [high for _, high in attempt.read_ranges]
-    values = [attempt.read_version, list(attempt.read_keys), lows, highs]
-    return connection.execute(sql.ADVANCE, values, binary=True)
-
-
-def _write(connection: "psycopg.Connection[Any]", writes: WriteSet) -> None:
-    if writes.cleared:
-        connection.execute(sql.CLEAR_RANGES, _columns(writes.cleared))
-    noted = writes.cleared + writes.extra_conflicts
-    if noted:
-        connection.execute(sql.NOTE_RANGES, _columns(noted))
-    if writes.points:
+def _arguments(attempt: _Attempt) -> list[Any]:
+    """Of fs3.commit()."""
+    writes = attempt.writes
+    return [
+        attempt.read_version,
+        list(attempt.read_keys),
+        *_columns(attempt.read_ranges),
+        *_columns(writes.cleared),
+        *_columns(writes.cleared + writes.extra_conflicts),
         # In order: two commits never wait for each other's rows, should the turn ever be shared.
-        connection.execute(sql.WRITE, _columns(sorted(writes.points.items(), key=_key_of)))
+        *_columns(sorted(writes.points.items(), key=_key_of)),
+    ]
+
+
+def _number(cursor: "psycopg.Cursor[Any]", *, behind: int) -> CommitVersion:
+    """The one value of the result behind so many others."""
+    for _ in range(behind):
+        cursor.nextset()
+    row = cursor.fetchone()
+    assert row is not None
+    number: CommitVersion = row[0]
+    return number
 
 
 def _key_of(pair: tuple[bytes, bytes | None]) -> bytes:
@@ -398,19 +315,6 @@ def _key_of(pair: tuple[bytes, bytes | None]) -> bytes:
 
 def _columns(pairs: Sequence[tuple[bytes, bytes | None]]) -> list[list[bytes | None]]:
     return [[first for first, _ in pairs], [second for _, second in pairs]]
-
-
-def _roll_back(connection: "psycopg.Connection[Any]", driver: Any) -> None:
-    """To between two transactions; a connection that cannot go there is closed by the pool."""
-    if connection.closed:
-        return
-    if connection.info.transaction_status == driver.pq.TransactionStatus.IDLE:
-        return
-    try:
-        connection.execute(sql.ROLLBACK)
-    except driver.Error as error:
-        log.debug("a connection is given up: %s", error)
-        connection.close()
 
 
 def _check_keys(writes: WriteSet) -> None:

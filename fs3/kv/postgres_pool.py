@@ -135,10 +135,9 @@ class Pool:
 
     def _connect(self) -> "psycopg.Connection[Any]":
         options = {"connect_timeout": CONNECT_S, "application_name": self._name, **KEEPALIVE}
+        connection: psycopg.Connection[Any] | None = None
         try:
-            connection: psycopg.Connection[Any] = self.driver.connect(
-                self._url, autocommit=True, **options
-            )
+            connection = self.driver.connect(self._url, autocommit=True, **options)
             # Only where it is asked for: in a pipeline that fails, the driver would take statements
             # for prepared that the server has skipped.
             connection.prepare_threshold = 1 << 60
@@ -147,6 +146,8 @@ class Pool:
             if off in (("off",), ("local",)):
                 connection.execute("SET synchronous_commit = on")
         except self.driver.Error as error:
+            if connection is not None:
+                connection.close()
             raise self.failure(error) from error
         return connection
 

@@ -7,10 +7,12 @@
     fs3.cleared   ranges that a commit cleared or named as write conflict, for the same purpose
     fs3.turn      no rows; its lock is the turn to commit
 
-    fs3.advance(read_version, keys, lows, highs) -> version
-                  the heart of a commit, called while the turn is held: raises FS001 when a key or
-                  range that was read has been written after `read_version`, else counts the version
-                  up and returns it
+    fs3.commit(read_version, read: keys, lows, highs, cleared: lows, highs,
+               noted: lows, highs, written: keys, values) -> version
+                  called while the turn is held: raises FS001 when a key or range that was read has
+                  been written after `read_version`, else counts the version up, writes under it,
+                  and returns it. Cleared ranges first, then points; noted are those that count as
+                  written, the cleared among them
 
 Tidying: a tombstone is needed as long as a transaction may commit that began before it. Once in
 TIDY_S `horizon` becomes what the version was at the time before (`mark`), so it lies one to two
@@ -25,8 +27,8 @@ SCHEMA = 1
 TIDY_S = 60
 TIDY_ROWS = 500  # removed by one commit at most
 
-CONFLICT = "FS001"  # SQLSTATE of advance(): read and written since
-TOO_OLD = "FS002"  # SQLSTATE of advance(): began before the horizon
+CONFLICT = "FS001"  # SQLSTATE of commit(): read and written since
+TOO_OLD = "FS002"  # SQLSTATE of commit(): began before the horizon
 
 # One number for all programs that create or look at the schema at the same time.
 CREATION_LOCK = struct.unpack("<q", blake2b(b"fs3 kv schema", digest_size=8).digest())[0]
@@ -62,12 +64,15 @@ CREATE INDEX cleared_version ON fs3.cleared (version);
 
 CREATE TABLE fs3.turn ();
 
-CREATE FUNCTION fs3.advance(
-    read_version bigint, keys bytea[], lows bytea[], highs bytea[]
+CREATE FUNCTION fs3.commit(
+    read_version bigint, keys bytea[], lows bytea[], highs bytea[],
+    cleared_lows bytea[], cleared_highs bytea[], noted_lows bytea[], noted_highs bytea[],
+    written_keys bytea[], written_values bytea[]
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     at fs3.store;
     removed integer;
+    new_version bigint;
 BEGIN
     SELECT * INTO STRICT at FROM fs3.store;
     IF read_version < at.version THEN  -- else nothing was committed since
@@ -107,7 +112,16 @@ BEGIN
     ELSE
         UPDATE fs3.store SET version = at.version + 1;
     END IF;
-    RETURN at.version + 1;
+    new_version := at.version + 1;
+    UPDATE fs3.pairs AS p SET value = NULL, version = new_version
+        FROM unnest(cleared_lows, cleared_highs) AS w(low, high)
+        WHERE p.key >= w.low AND p.key < w.high AND p.value IS NOT NULL;
+    INSERT INTO fs3.cleared SELECT new_version, w.low, w.high
+        FROM unnest(noted_lows, noted_highs) AS w(low, high);
+    INSERT INTO fs3.pairs SELECT w.key, w.value, new_version
+        FROM unnest(written_keys, written_values) AS w(key, value)
+        ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version;
+    RETURN new_version;
 END $$;
 """
 
@@ -128,7 +142,6 @@ SESSION = (
 BEGIN_READ = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
 READ_VERSION = "SELECT version FROM fs3.store"
 GET = "SELECT value FROM fs3.pairs WHERE key = %b"
-GET_MANY = "SELECT key, value FROM fs3.pairs WHERE key = ANY(%b)"
 SCAN = (
     "SELECT key, value FROM fs3.pairs WHERE key >= %b AND key < %b AND value IS NOT NULL"
     " ORDER BY key LIMIT %s"
@@ -136,24 +149,17 @@ SCAN = (
 SCAN_REVERSE = SCAN.replace("ORDER BY key", "ORDER BY key DESC")
 
 # ---- committing. LOCK takes no snapshot: the one of the transaction begins after the wait, with
-# everything that was committed before. Who stops in the middle is thrown out soon, for the others.
-BEGIN_WRITE = "BEGIN ISOLATION LEVEL SERIALIZABLE"
-SHORT_IDLE = "SET LOCAL idle_in_transaction_session_timeout = '2s'"
-TAKE_TURN = "LOCK TABLE fs3.turn IN EXCLUSIVE MODE"
-ADVANCE = "SELECT fs3.advance(%s, %b, %b, %b)"
-CLEAR_RANGES = (
-    "UPDATE fs3.pairs AS p SET value = NULL, version = (SELECT version FROM fs3.store)"
-    " FROM unnest(%b::bytea[], %b::bytea[]) AS w(low, high)"
-    " WHERE p.key >= w.low AND p.key < w.high AND p.value IS NOT NULL"
+# everything that was committed before. Each of these goes out as one message, which the server
+# begins to execute when it has all of it: who stops in the middle of sending holds no lock, and who
+# stops afterwards, in a transaction that waits for him, is thrown out soon.
+TAKE_TURN = (
+    "BEGIN ISOLATION LEVEL SERIALIZABLE;"
+    " SET LOCAL idle_in_transaction_session_timeout = '1s';"
+    " LOCK TABLE fs3.turn IN EXCLUSIVE MODE"
 )
-NOTE_RANGES = (
-    "INSERT INTO fs3.cleared SELECT (SELECT version FROM fs3.store), low, high"
-    " FROM unnest(%b::bytea[], %b::bytea[]) AS w(low, high)"
-)
-WRITE = (
-    "INSERT INTO fs3.pairs SELECT key, value, (SELECT version FROM fs3.store)"
-    " FROM unnest(%b::bytea[], %b::bytea[]) AS w(key, value)"
-    " ON CONFLICT (key) DO UPDATE SET value = excluded.value, version = excluded.version"
-)
+TAKE_TURN_AND_LOOK = f"{TAKE_TURN}; {READ_VERSION}"
+WRITE = "SELECT fs3.commit(%s" + ", %s::bytea[]" * 9 + "); COMMIT"
+TAKE_TURN_AND_WRITE = f"{TAKE_TURN}; {WRITE}"
+TURN_RESULTS = 3  # results before the one that has a row
 COMMIT = "COMMIT"
 ROLLBACK = "ROLLBACK"

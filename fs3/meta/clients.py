@@ -1,5 +1,5 @@
 """Which clients are alive, and what they hold open for reading. In memory: keepalives cost no
-write.
+write. A client sends them to every service, so each knows all.
 
 After a restart every client that has sessions in the KV gets the whole time-out again.
 """
@@ -63,11 +63,15 @@ class ClientTable:
     def count_sessions(self, client: bytes, change: int) -> None:
         """After the commit that opened or closed."""
         self.seen(client)
-        self._clients[client].sessions += change
+        entry = self._clients[client]
+        entry.sessions = max(entry.sessions + change, 0)  # another service may have opened it
 
     def is_silent(self, client: bytes) -> bool:
         entry = self._clients.get(client)
         return entry is None or self._monotonic_ns() - entry.seen_ns > self._silent_ns
+
+    def unknown(self, clients: Iterable[bytes]) -> list[bytes]:
+        return [client for client in clients if client not in self._clients]
 
     def silent(self) -> list[bytes]:
         return [client for client in self._clients if self.is_silent(client)]

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from fs3._proto import meta_pb2
 from fs3.meta.allocator import InodeAllocator
 from fs3.meta.clients import ClientTable
-from fs3.meta.garbage import GarbageOrder
 from fs3.meta.inode import Inode, Layout
 from fs3.meta.layouts import LayoutPolicy
 from fs3.meta.leases import LeaseTable
@@ -49,8 +48,8 @@ class Environment:
     layouts: LayoutPolicy
     leases: LeaseTable
     clients: ClientTable
-    garbage: GarbageOrder
     space: SpacePort
+    service: bytes  # incarnation of this process
     new_session: Callable[[], bytes]  # 16 random bytes
 
 
@@ -69,11 +68,14 @@ class Context:
     session: bytes = b""
     hold: int = 0  # inode whose truncate has to be finished before the reply goes out; 0 = none
     sessions_change: int = 0  # +1 opened, -1 closed
+    _inodes: list[InodeId] = field(default_factory=list)  # taken, by whichever attempt
+    _inodes_used: int = 0  # by this attempt
 
     def reset(self) -> None:
         """Before each attempt."""
         self.rights = self.hold = self.sessions_change = 0
         self.session = b""
+        self._inodes_used = 0
 
     def measured_length(self, inode: Inode) -> int:
         """Where the data ends on storage, told after the newest truncate. Raises LengthNeeded."""
@@ -90,4 +92,8 @@ class Context:
         return self.env.leases.grant(inode, self.client) if self.client else None
 
     def new_inode(self) -> InodeId:
-        return self.env.allocator.take()
+        """Another attempt gets the same ones."""
+        if self._inodes_used == len(self._inodes):
+            self._inodes.append(self.env.allocator.take())
+        self._inodes_used += 1
+        return self._inodes[self._inodes_used - 1]

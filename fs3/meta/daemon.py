@@ -17,6 +17,7 @@ from fs3.auth.capability import Minter
 from fs3.auth.identity import Role
 from fs3.auth.keyring import Keyring
 from fs3.errors import BadRequest, Denied, Fs3Error, Refused, Status
+from fs3.kv.election import Fenced
 from fs3.kv.engine import open_engine
 from fs3.limits import GRPC_MESSAGE_BYTES_MAX
 from fs3.meta.chunk_client import ChunkClient
@@ -25,6 +26,9 @@ from fs3.meta.grpc_service import MetaServicer
 from fs3.meta.identity import IdentityPolicy
 from fs3.meta.jobs import ThreadJobs
 from fs3.meta.layouts import LayoutPolicy
+from fs3.meta.leadership import Leadership
+from fs3.meta.peers import Peers
+from fs3.meta.pulse import BEAT_S, Pulse
 from fs3.meta.service import MetaService
 from fs3.meta.space import ManagerSpace
 from fs3.meta.store import MetaStore
@@ -59,9 +63,11 @@ SERVER_OPTIONS = (
 
 
 class MetaDaemon:
-    """start() recovers, listens, registers. One process owns `config.data` (kv/rocksdb.py), so the
-    lease of the membership decides nothing here: it only tells others that this process is
-    alive."""
+    """start() recovers, listens, registers.
+
+    On a store of its own (`config.data`) the lease of the membership decides nothing: it only tells
+    others that this process is alive. On a shared one (`config.kv`) chunks are cut within the lease
+    only, because another service takes over when it is over."""
 
     def __init__(
         self, config: MetaConfig, *, clock: Clock, entropy: Entropy, stop: StopSignal
@@ -77,6 +83,8 @@ class MetaDaemon:
         self._closers: list[Any] = []  # called in reverse order by stop()
         self._client: Any = None
         self._layouts = LayoutPolicy()
+        self._peers = Peers(clock)
+        self._pulse = Pulse(clock)
         self._threads: list[threading.Thread] = []
 
     @property
@@ -121,11 +129,15 @@ class MetaDaemon:
             cluster_id=cluster_id,
             capability_key=keyring.serialize(),
         )
+        if self._kv.shared:
+            self._client.set_server_lease(0)  # until the manager has granted one
         self._open_store(Minter(keyring, cluster_id, self._clock))
         self._listen_grpc()
         self._join_cluster(cluster_id)
         self._start_thread("housekeeping", self._keep_house)
         self._start_thread("gc", self._collect)
+        if self._kv.shared:
+            self._start_thread("pulse", self._beat)
 
     def stop(self) -> None:
         if self._stopping.is_set():
@@ -159,6 +171,7 @@ class MetaDaemon:
 
     def _open_store(self, minter: Minter) -> None:
         chunks = ChunkClient(self._client)
+        self._leadership = Leadership(self._kv, self._clock, holder=self._incarnation.hex())
         jobs = ThreadJobs(self._clock, threads=JOB_THREADS, name="meta-job")
         sync_jobs = ThreadJobs(self._clock, threads=1, name="meta-sync")
         self._store = MetaStore(
@@ -173,6 +186,10 @@ class MetaDaemon:
             sync_jobs=sync_jobs,
             identity=IdentityPolicy(service_uid=os.getuid()),
             owner=(os.getuid(), os.getgid()),
+            service=self._incarnation,
+            is_gone=self._peers.is_gone if self._kv.shared else lambda service: True,
+            leadership=self._leadership,
+            may_change=self._pulse.holds_lease if self._kv.shared else lambda: True,
         )
         pool = futures.ThreadPoolExecutor(GC_THREADS, thread_name_prefix="fs3-gc")
         self._gc = GarbageCollector(
@@ -181,6 +198,7 @@ class MetaDaemon:
             self._clock,
             delay_s=self._config.gc_delay_s,
             parallel=pool.map,
+            guard=self._leadership.guard,
         )
         self._service = MetaService(self._server, self._store, on_failure=self._fail)
         self._service.start()
@@ -220,14 +238,25 @@ class MetaDaemon:
             clock=self._clock,
             report=tuple,
             on_routing=self._take_routing,
-            on_lease=lambda until_ns: None,
+            on_lease=self._take_lease if self._kv.shared else lambda until_ns: None,
             on_refused=self._fail,
         )
         membership.start(MANAGER_WAIT_S)
         self._closers.append(membership.stop)
 
+    def _take_lease(self, until_ns: int) -> None:
+        if self._pulse.take_lease(until_ns):
+            self._client.set_server_lease(until_ns)
+
+    def _beat(self) -> None:
+        while not self._clock.wait(self._stopping, BEAT_S):
+            if not self._pulse.beat():
+                self._fail("this process slept; what its clients asked before may be done by now")
+                return
+
     def _take_routing(self, routing: common_pb2.RoutingInfo) -> None:
         self._layouts.set_routing(routing)
+        self._peers.set_routing(routing)
         self._client.update_routing(routing.SerializeToString())
 
     def _keep_house(self) -> None:
@@ -237,25 +266,42 @@ class MetaDaemon:
         pause_s = min(HOUSEKEEPING_S, self._config.sync_interval_s)
         while not self._clock.wait(self._stopping, pause_s):
             try:
+                self._leadership.tick()
                 self._store.tick()
                 self._kv.sync()
             except Fs3Error as error:
-                self._fail(str(error))
-                return
+                if not self._goes_on(error):
+                    return
             if self._clock.monotonic_ns() >= space_due_ns:
                 self._space.refresh()
                 space_due_ns = self._clock.monotonic_ns() + int(SPACE_S * 1e9)
 
     def _collect(self) -> None:
+        term = 0
         while not self._stopping.is_set():
+            removed = 0
             try:
-                removed = self._gc.step()
+                if self._leadership.leads:
+                    if term != self._leadership.term:
+                        term = self._leadership.term
+                        self._gc.begin_term()
+                    removed = self._gc.step()
+            except Fenced:
+                log.debug("another service collects garbage now")
             except Fs3Error as error:
-                self._fail(f"gc: {error}")
-                return
+                if not self._goes_on(error):
+                    return
             if not removed:
                 pause_s = GC_PAUSE_S if self._gc.at_end else GC_PAGE_PAUSE_S
                 self._clock.wait(self._stopping, pause_s)
+
+    def _goes_on(self, error: Fs3Error) -> bool:
+        """After the store failed: a shared one may answer the next time."""
+        if not self._kv.shared:
+            self._fail(str(error))
+            return False
+        log.warning("the store did not answer; going on: %s", error)
+        return True
 
     def _start_thread(self, name: str, target: Any) -> None:
         thread = threading.Thread(target=target, name=f"fs3-{name}", daemon=True)

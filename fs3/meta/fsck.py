@@ -127,6 +127,9 @@ class _Checker:
             keys.IDEMPOTENCY: (32, lambda key, record: _ignore(idempotency.decode(record))),
             keys.GARBAGE: (20, self._load_garbage),
             keys.INTENT: (12, self._load_intent),
+            keys.GENERATION: (4, lambda key, record: None),
+            keys.GARBAGE_EPOCH: (4, lambda key, record: None),
+            keys.LEADER: (4, lambda key, record: None),
             keys.ALLOCATOR: (4, lambda key, record: _ignore(reserved_end(self._txn))),
             keys.FILE_SYSTEM: (4, lambda key, record: None),
         }

@@ -1,10 +1,13 @@
-"""The gc queue: inodes without a name, oldest first. Key: GARB (fs3/kv/keys.py); worker: gc.py.
+"""The gc queue: inodes without a name. Keys: GARB, GEPO (fs3/kv/keys.py); worker: gc.py.
 
-The time in the key only orders the queue. It never runs backwards (GarbageOrder), so "everything
-up to this key was queued before now" stays true when the wall clock jumps.
+The time in the key orders the queue for those who look at it, and decides nothing: clocks jump,
+and several services have several. What decides is the epoch in the row, a counter in the KV that
+every transaction reads when it adds a row: once the counter was moved from e to e + 1, every row
+of epoch e is there, for whoever would add another one conflicts and runs again.
 """
 
 import struct
+from typing import NamedTuple
 
 from fs3.errors import Damaged, Status
 from fs3.kv import keys
@@ -12,45 +15,45 @@ from fs3.kv.api import Transaction
 from fs3.meta import inode as inodes
 from fs3.meta.inode import Inode
 
-SCHEMA = 1
+SCHEMA = 2
 UNKNOWN = (1 << 64) - 1  # nobody has asked storage yet where the data ends
-_RECORD = struct.Struct("<BQ")
+_RECORD = struct.Struct("<BQQ")
+_RECORD_1 = struct.Struct("<BQ")  # schema 1 had no epoch: older than every one
 
 
-class GarbageOrder:
-    """Positions in the queue: strictly growing, near the wall clock."""
+class Row(NamedTuple):
+    remaining: int  # bytes from its start that storage may still hold of the file, or UNKNOWN
+    epoch: int
 
-    def __init__(self, last: int = 0) -> None:
-        self._last = last
-
-    @classmethod
-    def resume(cls, txn: Transaction) -> "GarbageOrder":
-        begin, end = keys.GARBAGE, keys.prefix_end(keys.GARBAGE)
-        newest = txn.get_range(begin, end, limit=1, reverse=True, snapshot=True)
-        return cls(keys.garbage_fields(newest[0][0])[0] if newest else 0)
-
-    def next(self, now_ns: int) -> int:
-        self._last = max(self._last + 1, now_ns)
-        return self._last
+    def encode(self) -> bytes:
+        return _RECORD.pack(SCHEMA, *self)
 
 
-def encode(remaining_bytes: int) -> bytes:
-    return _RECORD.pack(SCHEMA, remaining_bytes)
+def decode(key: bytes, record: bytes) -> Row:
+    if len(record) == _RECORD.size and record[0] == SCHEMA:
+        return Row(*_RECORD.unpack(record)[1:])
+    if len(record) == _RECORD_1.size and record[0] == 1:
+        return Row(_RECORD_1.unpack(record)[1], 0)
+    raise Damaged(
+        Status.CHECKSUM_MISMATCH,
+        f"meta/garbage {key.hex()}",
+        f"record {record[:17].hex()} does not decode; stop the service and run fsck",
+    )
 
 
-def decode(key: bytes, record: bytes) -> int:
-    """How much of the file storage may still hold, in bytes from its start, or UNKNOWN."""
-    if len(record) != _RECORD.size or record[0] != SCHEMA:
-        raise Damaged(
-            Status.CHECKSUM_MISMATCH,
-            f"meta/garbage {key.hex()}",
-            f"record {record[:16].hex()} does not decode; stop the service and run fsck",
-        )
-    remaining: int = _RECORD.unpack(record)[1]
-    return remaining
+def epoch(txn: Transaction) -> int:
+    """The present one; the first is 1."""
+    return int.from_bytes(txn.get(keys.GARBAGE_EPOCH) or b"\1", "little")
 
 
-def drop_link(txn: Transaction, inode: Inode, order: GarbageOrder, now_ns: int) -> bool:
+def next_epoch(txn: Transaction) -> int:
+    """Moves the counter on. Returns the epoch that has ended."""
+    ended = epoch(txn)
+    txn.set(keys.GARBAGE_EPOCH, (ended + 1).to_bytes(8, "little"))
+    return ended
+
+
+def drop_link(txn: Transaction, inode: Inode, now_ns: int) -> bool:
     """One name of `inode` is gone, and it is stored so; True when that was the last one, which
     puts it into the queue in the same transaction. A directory has one name whatever its nlink
     says."""
@@ -59,5 +62,5 @@ def drop_link(txn: Transaction, inode: Inode, order: GarbageOrder, now_ns: int) 
     inodes.store(txn, inode)
     if inode.nlink:
         return False
-    txn.set(keys.garbage(order.next(now_ns), inode.number), encode(UNKNOWN))
+    txn.set(keys.garbage(now_ns, inode.number), Row(UNKNOWN, epoch(txn)).encode())
     return True

@@ -9,17 +9,17 @@ A row of the gc queue (garbage.py) goes through
     4. deleted   inode and row go                                                    one transaction
 
 A crash leaves the row, and the next start goes on: removing chunks twice is harmless. What has no
-chunks goes from 1 to 4 in one transaction. The delay counts from when this process saw the row
-first, so a restart starts it anew: clients have to come back with their keepalives before anything
-they read is removed.
+chunks goes from 1 to 4 in one transaction. The delay counts on this process's clock, from when it
+ended the epoch of the row (garbage.py), so a restart, or another leader, starts it anew: clients
+have to come back with their keepalives before anything they read is removed.
 """
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from fs3 import limits
 from fs3.errors import Fs3Error
@@ -38,6 +38,7 @@ __all__ = ["GarbageCollector", "GcStatistics"]
 log = logging.getLogger(__name__)
 
 DELAY_S_DEFAULT = 10.0
+MARKS_PER_DELAY = 8  # an epoch is at most that part of the delay long
 ROWS_PER_STEP = 128
 PAGE = 256  # rows looked at in one transaction: requests wait for it, about 3 ms
 
@@ -47,6 +48,7 @@ class _Claimed(NamedTuple):
     inode: int
     layout: Layout
     remaining: int
+    epoch: int
 
 
 @dataclass(frozen=True)
@@ -68,35 +70,44 @@ class GarbageCollector:
         *,
         delay_s: float = DELAY_S_DEFAULT,
         parallel: Callable[[Callable[[_Claimed], bool], Iterable[_Claimed]], Iterator[bool]] = map,
+        guard: Callable[[Transaction], None] = lambda txn: None,
     ) -> None:
+        """`guard` raises in the transactions of a worker whose turn is over."""
         self._store = store
         self._chunks = chunks
         self._clock = clock
         self._delay_ns = int(delay_s * 1e9)
         self._parallel = parallel
-        self._marks: deque[tuple[int, bytes]] = deque()  # (monotonic, last key of the queue then)
-        self._horizon = keys.GARBAGE  # rows below were queued longer than the delay ago
-        self._cursor = keys.GARBAGE
+        self._guard = guard
+        self.begin_term()
         self._removed = 0
         self._failed = 0
 
+    def begin_term(self) -> None:
+        """Forgets since when rows have been waiting."""
+        self._marks: deque[tuple[int, int]] = deque()  # (monotonic, epoch that ended then)
+        self._marked = 0  # newest epoch that has ended
+        self._due = 0  # newest epoch that ended longer than the delay ago
+        self._cursor = keys.GARBAGE
+        self._fresh = False  # rows of a newer epoch than _marked were seen
+
     def step(self) -> int:
         """A bounded part of the work; how many inodes were removed. 0 means: come again later."""
-        self._advance_horizon()
-        if self._cursor >= self._horizon:
-            self._cursor = keys.GARBAGE
-        if self._cursor >= self._horizon:
-            return 0
+        now_ns = self._clock.monotonic_ns()
+        while self._marks and now_ns - self._marks[0][0] >= self._delay_ns:
+            self._due = self._marks.popleft()[1]
         claimed: list[_Claimed]
         removed: int
-        ((claimed, removed, self._cursor),) = self._store.transact([self._claim])
+        ((claimed, removed, self._cursor, fresh),) = self._transact([self._claim])
+        self._fresh = self._fresh or fresh
+        self._mark(now_ns)
         emptied = [
             file
             for file, done in zip(claimed, self._parallel(self._cut, claimed), strict=True)
             if done
         ]
         if emptied:
-            self._store.transact([partial(_delete, key=f.key, number=f.inode) for f in emptied])
+            self._transact([partial(_delete, key=f.key, number=f.inode) for f in emptied])
         removed += len(emptied)
         self._failed += len(claimed) - len(emptied)
         self._removed += removed
@@ -105,7 +116,7 @@ class GarbageCollector:
     @property
     def at_end(self) -> bool:
         """All rows that are due have been looked at; the next step begins at the oldest again."""
-        return self._cursor >= self._horizon
+        return self._cursor == keys.GARBAGE
 
     def run_until_idle(self, steps_max: int = 10_000) -> int:
         """For tests and shutdown: steps until one removes nothing."""
@@ -120,22 +131,27 @@ class GarbageCollector:
     def statistics(self) -> GcStatistics:
         return GcStatistics(self._removed, self._failed, len(self._marks))
 
-    def _advance_horizon(self) -> None:
-        """What is the last row now will be due, with all before it, after the delay."""
-        now_ns = self._clock.monotonic_ns()
-        (last,) = self._store.transact([_last_row])
-        if last is not None and (not self._marks or self._marks[-1][1] != last):
-            self._marks.append((now_ns, last))
-        while self._marks and now_ns - self._marks[0][0] >= self._delay_ns:
-            self._horizon = self._marks.popleft()[1] + b"\0"
+    def _mark(self, now_ns: int) -> None:
+        """Ends the present epoch: its rows are due in a delay from now."""
+        waited = not self._marks or now_ns - self._marks[-1][0] >= self._delay_ns / MARKS_PER_DELAY
+        if self._fresh and waited:
+            (self._marked,) = self._transact([garbage.next_epoch])
+            self._marks.append((now_ns, self._marked))
+            self._fresh = False
 
-    def _claim(self, txn: Transaction) -> tuple[list[_Claimed], int, bytes]:
-        """Looks at one page of due rows; (files whose chunks have to go, inodes removed, next
-        row)."""
+    def _claim(self, txn: Transaction) -> tuple[list[_Claimed], int, bytes, bool]:
+        """Looks at one page of rows; (files whose chunks have to go, inodes removed, where the next
+        page begins, whether there are rows whose epoch has not ended)."""
         claimed: list[_Claimed] = []
         removed = 0
-        rows = txn.get_range(self._cursor, self._horizon, limit=PAGE)
+        seen_due = fresh = False
+        rows = txn.get_range(self._cursor, keys.prefix_end(keys.GARBAGE), limit=PAGE, snapshot=True)
         for key, record in rows:
+            row = garbage.decode(key, record)
+            if row.epoch > self._due:
+                fresh = fresh or row.epoch > self._marked
+                continue
+            seen_due = True
             number = keys.garbage_fields(key)[1]
             inode = inodes.find(txn, number)
             if inode is None:
@@ -150,10 +166,12 @@ class GarbageCollector:
                 if not inode.flags & REMOVING:
                     inode.flags |= REMOVING
                     inodes.store(txn, inode)
-                claimed.append(_Claimed(key, number, inode.layout, garbage.decode(key, record)))
+                claimed.append(_Claimed(key, number, inode.layout, *row))
             if len(claimed) == ROWS_PER_STEP:
-                return claimed, removed, key + b"\0"
-        return claimed, removed, rows[-1][0] + b"\0" if len(rows) == PAGE else self._horizon
+                return claimed, removed, key + b"\0", fresh
+        # The order is only near that of the epochs, but a page without due rows is the end.
+        more = len(rows) == PAGE and seen_due
+        return claimed, removed, rows[-1][0] + b"\0" if more else keys.GARBAGE, fresh
 
     def _in_use(self, txn: Transaction, inode: int) -> bool:
         return (
@@ -161,6 +179,13 @@ class GarbageCollector:
             or session.is_open_for_write(txn, inode)
             or txn.get(keys.intent(inode)) is not None
         )
+
+    def _transact(self, operations: Sequence[Callable[[Transaction], Any]]) -> list[Any]:
+        return self._store.transact([partial(self._guarded, each) for each in operations])
+
+    def _guarded(self, operation: Callable[[Transaction], Any], txn: Transaction) -> Any:
+        self._guard(txn)
+        return operation(txn)
 
     def _cut(self, file: _Claimed) -> bool:
         """Step 3 of one file; False when storage refused and it has to be repeated."""
@@ -182,13 +207,8 @@ class GarbageCollector:
         return True
 
     def _note(self, file: _Claimed, remaining: int) -> None:
-        self._store.transact([lambda txn: txn.set(file.key, garbage.encode(remaining))])
-
-
-def _last_row(txn: Transaction) -> bytes | None:
-    begin, end = keys.GARBAGE, keys.prefix_end(keys.GARBAGE)
-    newest = txn.get_range(begin, end, limit=1, reverse=True, snapshot=True)
-    return newest[0][0] if newest else None
+        row = garbage.Row(remaining, file.epoch).encode()
+        self._transact([lambda txn: txn.set(file.key, row)])
 
 
 def _delete(txn: Transaction, key: bytes, number: int) -> None:

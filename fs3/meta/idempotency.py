@@ -1,12 +1,16 @@
 """Exactly once: the reply of every mutating request, recorded in the transaction of the request.
-Key: IDEM.
+Keys: IDEM, IGEN.
 
 Rows live in generations of GENERATION_S. A lookup sees the present one and the two before, so a
 reply is remembered
 for 120 to 180 s, four times as long as a client repeats a call (30 s). A generation that is too
 old is cleared by one range clear: cleaning costs nothing per request. Generations are counted, not
-read off a clock, so a jump of the wall clock forgets nothing; a restart goes on with the newest
-one that has rows.
+read off a clock, so a jump of the wall clock forgets nothing.
+
+The number of the present one is in the KV (IGEN). Where several services share the store each
+request reads it in its own transaction: one that began under an older generation conflicts with
+the turn and runs again. Two services that run the same request at the same time (the client moved
+from one to the other) meet on its row: the second to commit conflicts, and finds the reply.
 
 Leases and capabilities are not recorded: a replay has none of the first, and gets the second
 minted afresh.
@@ -53,23 +57,39 @@ def decode(record: bytes) -> Recorded:
 
 
 class Idempotency:
-    """The rows and their generations. `turn()` is called every GENERATION_S."""
+    """The rows and their generations. `shared`: other services may turn them, too."""
 
-    def __init__(self, generation: int = 1) -> None:
-        self.generation = generation
+    def __init__(self, *, shared: bool = False) -> None:
+        self._shared = shared
+        self._known = 0  # the present generation, when nobody else turns it; 0: not read yet
 
-    @classmethod
-    def resume(cls, txn: Transaction) -> "Idempotency":
-        begin, end = keys.IDEMPOTENCY, keys.prefix_end(keys.IDEMPOTENCY)
-        newest = txn.get_range(begin, end, limit=1, reverse=True, snapshot=True)
-        return cls(int.from_bytes(newest[0][0][4:8], "big") if newest else 1)
+    @staticmethod
+    def begin(txn: Transaction) -> None:
+        """A store without IGEN gets one: that of its newest row, or the first."""
+        if txn.get(keys.GENERATION) is None:
+            begin, end = keys.IDEMPOTENCY, keys.prefix_end(keys.IDEMPOTENCY)
+            newest = txn.get_range(begin, end, limit=1, reverse=True)
+            txn.set(keys.GENERATION, newest[0][0][4:8] if newest else (1).to_bytes(4, "big"))
+
+    def present(self, txn: Transaction) -> int:
+        if self._known and not self._shared:
+            return self._known
+        record = txn.get(keys.GENERATION)
+        if record is None or len(record) != 4:
+            raise Damaged(
+                Status.CHECKSUM_MISMATCH,
+                "meta/idempotency",
+                f"the generation {record!r} does not decode; stop the service and run fsck",
+            )
+        self._known = int.from_bytes(record, "big")
+        return self._known
 
     def find(
         self, txn: Transaction, client: bytes, request_id: int, *, method: int, uid: int
     ) -> Recorded | None:
         """What was answered to this request before. The same id for another method or user is
         refused: it would hand somebody else's reply out."""
-        newest = self.generation
+        newest = self.present(txn)
         for generation in range(newest, max(newest - GENERATIONS_SEEN, 0), -1):
             record = txn.get(keys.idempotency(generation, client, request_id))
             if record is not None:
@@ -84,10 +104,24 @@ class Idempotency:
         return None
 
     def record(self, txn: Transaction, client: bytes, request_id: int, recorded: Recorded) -> None:
-        txn.set(keys.idempotency(self.generation, client, request_id), recorded.encode())
+        txn.set(keys.idempotency(self.present(txn), client, request_id), recorded.encode())
 
-    def turn(self, txn: Transaction) -> None:
-        """The next generation begins; what no lookup sees any more is cleared."""
-        self.generation += 1
-        oldest_seen = max(self.generation - GENERATIONS_SEEN + 1, 0)
+    def look(self, txn: Transaction, _seen: int) -> int:
+        """The present generation, for a service that has just started."""
+        return int.from_bytes(txn.get(keys.GENERATION) or b"", "big")
+
+    def turn(self, txn: Transaction, seen: int) -> int:
+        """The next generation begins, unless it has already: `seen` was the present one for
+        GENERATION_S. What no lookup sees any more is cleared. Returns the present one, for
+        turned() after the commit."""
+        present = self.look(txn, seen)
+        if present != seen:
+            return present
+        present += 1
+        txn.set(keys.GENERATION, present.to_bytes(4, "big"))
+        oldest_seen = max(present - GENERATIONS_SEEN + 1, 0)
         txn.clear_range(keys.idempotency_generation(0), keys.idempotency_generation(oldest_seen))
+        return present
+
+    def turned(self, present: int) -> None:
+        self._known = present

@@ -9,6 +9,12 @@ A truncate that has to cut chunks is two transactions with the cut between them:
 
 A crash after 1 leaves the row, and the start of the service resumes at 2. While the row is there,
 opens, truncates and settlements of the inode wait.
+
+Two services must never cut the same inode: a late cut would take bytes that were written after the
+other one's step 3. So the row names its owner, the incarnation of the service, and another one
+takes over (truncation.py) when nothing can come of the owner any more. Where the store has one
+owner that is at once; where it is shared, after the manager declared the service dead and the last
+capability that it can have sent has expired (proto/CAPABILITY.md).
 """
 
 import struct
@@ -18,8 +24,10 @@ from fs3.errors import Damaged, Status
 from fs3.kv import keys
 from fs3.kv.api import Transaction
 
-SCHEMA = 1
-_RECORD = struct.Struct("<BBQQI")
+SCHEMA = 2
+_RECORD = struct.Struct("<BBQQI16s")
+_RECORD_1 = struct.Struct("<BBQQI")  # schema 1: owned by nobody
+NOBODY = bytes(16)
 
 
 class TruncateIntent(NamedTuple):
@@ -28,20 +36,25 @@ class TruncateIntent(NamedTuple):
     old_size: int
     new_size: int
     truncate_epoch: int  # of the inode, after step 1
+    owner: bytes = NOBODY  # incarnation of the service that cuts
 
     def encode(self) -> bytes:
-        return _RECORD.pack(SCHEMA, self.measure, self.old_size, self.new_size, self.truncate_epoch)
+        return _RECORD.pack(
+            SCHEMA, self.measure, self.old_size, self.new_size, self.truncate_epoch, self.owner
+        )
 
 
 def decode(inode: int, record: bytes) -> TruncateIntent:
+    if len(record) == _RECORD_1.size and record[0] == 1:
+        record = bytes([SCHEMA]) + record[1:] + NOBODY
     if len(record) != _RECORD.size or record[0] != SCHEMA:
         raise Damaged(
             Status.CHECKSUM_MISMATCH,
             f"meta/intent of inode {inode}",
             f"record {record[:16].hex()} does not decode; stop the service and run fsck",
         )
-    _, measure, old_size, new_size, epoch = _RECORD.unpack(record)
-    return TruncateIntent(inode, bool(measure), old_size, new_size, epoch)
+    _, measure, old_size, new_size, epoch, owner = _RECORD.unpack(record)
+    return TruncateIntent(inode, bool(measure), old_size, new_size, epoch, owner)
 
 
 def find(txn: Transaction, inode: int) -> TruncateIntent | None:

@@ -29,6 +29,7 @@ __all__ = ["ClientPruner"]
 log = logging.getLogger(__name__)
 
 SESSIONS_PER_STEP = 256
+PAGE = 1000  # sessions looked at in one transaction
 RETRY_S = 5.0
 
 
@@ -38,6 +39,7 @@ class ClientPruner:
         self._chunks = chunks
         self._jobs = jobs
         self._busy: set[bytes] = set()
+        self._cursor = keys.CLIENT_SESSION
 
     def look(self, silent: Sequence[bytes]) -> None:
         """REQUIRES: the lock of the store."""
@@ -45,6 +47,19 @@ class ClientPruner:
             if client not in self._busy:
                 self._busy.add(client)
                 self._jobs.spawn(partial(self._prune, client))
+
+    def find_clients(self) -> None:
+        """Clients whose sessions another service opened, and who died before they told this one
+        that they live: they are silent from now on. One page of the index per call."""
+        end = keys.prefix_end(keys.CLIENT_SESSION)
+        (rows,) = self._store.transact(
+            [lambda txn: txn.get_range(self._cursor, end, limit=PAGE, snapshot=True)]
+        )
+        self._cursor = rows[-1][0] + b"\0" if len(rows) == PAGE else keys.CLIENT_SESSION
+        clients = {keys.client_session_fields(key)[0] for key, _ in rows}
+        with self._store.lock:
+            for client in self._store.env.clients.unknown(clients):
+                self._store.env.clients.seen(client)
 
     def _prune(self, client: bytes) -> None:
         try:
@@ -82,6 +97,7 @@ class ClientPruner:
         now_ns = self._store.wall_ns()
 
         def settle(txn: Transaction) -> None:
+            self._store.guard(txn)
             if txn.get(keys.intent(number)) is not None:
                 return  # the length is in motion; the next step comes back to it
             found = inodes.find(txn, number)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from fs3.auth.identity import Principal
-from fs3.errors import RetryElsewhere, Status
+from fs3.errors import Fs3Error, RetryElsewhere, Status
 from fs3.meta.call import Answer, Call, failure
 from fs3.meta.store import MetaStore
 
@@ -75,14 +75,26 @@ class MetaService:
         """Answers come through the tokens: a native handle or a Waiter."""
         try:
             answers = self._store.run(calls)
+        except Fs3Error as error:
+            answers = self._store_failed(calls, error)
         except Exception as error:
             # What was applied is unknown: a retry with the same request id finds out, on a
             # service that has read its store afresh.
-            log.exception("the store failed; this process ends")
-            self._on_failure(f"store: {error}")
-            refusal = RetryElsewhere(Status.SHUTTING_DOWN, "meta", "the store failed")
-            answers = [failure(call.token, refusal) for call in calls]
+            answers = self._end(calls, error)
         self.deliver(answers)
+
+    def _store_failed(self, calls: Sequence[Call], error: Fs3Error) -> list[Answer]:
+        """A shared store answers again soon, and each caller repeats with the same request id."""
+        if not self._store.kv.shared:
+            return self._end(calls, error)
+        log.warning("%d requests have to come again: %s", len(calls), error)
+        return [failure(call.token, error) for call in calls]
+
+    def _end(self, calls: Sequence[Call], error: Exception) -> list[Answer]:
+        log.error("the store failed; this process ends", exc_info=error)
+        self._on_failure(f"store: {error}")
+        refusal = RetryElsewhere(Status.SHUTTING_DOWN, "meta", "the store failed")
+        return [failure(call.token, refusal) for call in calls]
 
     def deliver(self, answers: list[Answer]) -> None:
         native = []

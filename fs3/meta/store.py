@@ -4,10 +4,12 @@
                    each operation: recorded reply? else verb -> record the reply, same transaction
     answers that have to wait go out later through `deliver`:
                    durable sync      after kv.sync, one for all that wait (own thread)
-                   truncate          after the chunks are cut and the intent is cleared (job)
+                   truncate          after the chunks are cut, the intent is cleared (truncation.py)
                    settle, stale     after storage told the length; the call runs again (job)
 
-The thread that calls run() never waits for storage or for a disk flush.
+The thread that calls run() never waits for storage or for a disk flush. On a shared store several
+services run the same operations: the store repeats a batch that met another one, so an operation
+has no effect but on its transaction and its context, and what a service keeps in memory is a hint.
 """
 
 import errno
@@ -19,7 +21,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any
 
-from fs3.errors import Denied, Fs3Error, Status
+from fs3.errors import Denied, Fs3Error, RetryElsewhere, Status
 from fs3.kv import keys
 from fs3.kv.api import KeyValueStore, Transaction
 from fs3.meta import inode as inodes
@@ -29,16 +31,16 @@ from fs3.meta.call import Answer, Call, failure
 from fs3.meta.clients import ClientTable
 from fs3.meta.context import Environment, IntentPending, LengthNeeded
 from fs3.meta.faults import refuse
-from fs3.meta.garbage import GarbageOrder
 from fs3.meta.idempotency import GENERATION_S, Idempotency, Recorded
 from fs3.meta.identity import IdentityPolicy
-from fs3.meta.inode import HAS_DATA, Layout
-from fs3.meta.intent import TruncateIntent
+from fs3.meta.inode import Layout
 from fs3.meta.layouts import LayoutPolicy
+from fs3.meta.leadership import Leadership
 from fs3.meta.leases import LeaseTable
 from fs3.meta.pending import PATIENCE_S, Pending
 from fs3.meta.ports import ChunkPort, Jobs, Minter, SpacePort
 from fs3.meta.prune import ClientPruner
+from fs3.meta.truncation import Truncations
 from fs3.runtime.clock import Clock
 from fs3.runtime.entropy import Entropy
 
@@ -67,10 +69,15 @@ class MetaStore:
         sync_jobs: Jobs,
         identity: IdentityPolicy,
         owner: tuple[int, int] = (0, 0),
+        service: bytes = intent.NOBODY,
+        is_gone: Callable[[bytes], bool] = lambda owner: True,
+        leadership: Leadership | None = None,
+        may_change: Callable[[], bool] = lambda: True,
     ) -> None:
         """`owner`: uid and gid of the root directory, when this makes the file system. `sync_jobs`
-        runs only flushes, so that they never queue behind storage. Resumes what the KV says was
-        begun."""
+        runs only flushes, so that they never queue behind storage. `service`: incarnation of this
+        process; `is_gone`: whether nothing can come of another one any more; `leadership`: who does
+        the chores; `may_change`: see pulse.py. Resumes what the KV says was begun."""
         self.kv = kv
         self._clock = clock
         self._chunks = chunks
@@ -78,28 +85,41 @@ class MetaStore:
         self._jobs = jobs
         self._sync_jobs = sync_jobs
         self._identity = identity
-        self._lock = threading.RLock()
+        self._may_change = may_change
+        self.lock = threading.RLock()
         self._pending = Pending()
         self._unsynced: list[Answer] = []
-        self._turned_ns = clock.monotonic_ns()
+        self._idempotency = Idempotency(shared=kv.shared)
+        self._generation = 0  # of idempotency rows; since when it has not moved
+        self._generation_since_ns = 0
         self.deliver: Callable[[list[Answer]], None] = _nobody_listens
-        _, resumed = _results(kv.run_batch([partial(_bootstrap, clock, owner), _resume]))
-        garbage, self._idempotency, intents, clients = resumed
+        bootstrap = partial(_bootstrap, clock, owner)
+        _, _, (intents, clients) = self.transact([bootstrap, Idempotency.begin, _resume])
         self.env = Environment(
             allocator=InodeAllocator(kv),
             layouts=layouts,
             leases=LeaseTable(clock.monotonic_ns),
             clients=ClientTable(clock.monotonic_ns),
-            garbage=garbage,
             space=space,
+            service=service,
             new_session=partial(entropy.token, SESSION_BYTES),
         )
         for client, sessions in clients.items():
             self.env.clients.count_sessions(client, sessions)
+        self._leadership = leadership or Leadership(kv, clock, holder=service.hex())
         self._pruner = ClientPruner(self, chunks, jobs)
-        for unfinished in intents:
-            self._pending.begin_cut(unfinished.inode)
-            jobs.spawn(partial(self._cut, unfinished, RETRY_S_MIN))
+        self._truncations = Truncations(
+            self,
+            chunks,
+            jobs,
+            self._pending,
+            service=service,
+            is_gone=is_gone,
+            finished=self._finished,
+        )
+        with self.lock:
+            for inode in intents:
+                self._truncations.look(inode)
 
     # -- requests ------------------------------------------------------------------------------
 
@@ -108,7 +128,7 @@ class MetaStore:
         does: then the outcome of all is unknown, and the process should end."""
         answers: list[Answer] = []
         ready: list[Call] = []
-        with self._lock:
+        with self.lock:
             for call in calls:
                 try:
                     call.prepare(self.env, self._identity, self._clock.wall_ns())
@@ -123,8 +143,12 @@ class MetaStore:
 
     def transact(self, operations: Sequence[Callable[[Transaction], Any]]) -> list[Any]:
         """For the workers of the service: operations beside those of clients, same batch rules."""
-        with self._lock:
+        with self.lock:
             return _results(self.kv.run_batch(operations))
+
+    def guard(self, txn: Transaction) -> None:
+        """In the transactions of what one service does for all. Raises when it is not this one."""
+        self._leadership.guard(txn)
 
     def wall_ns(self) -> int:
         return self._clock.wall_ns()
@@ -132,15 +156,38 @@ class MetaStore:
     def tick(self) -> None:
         """Housekeeping; about once a second."""
         now_ns = self._clock.monotonic_ns()
-        with self._lock:
+        with self.lock:
             self.env.leases.turn()
-            if now_ns - self._turned_ns >= GENERATION_S * 1e9:
-                self._turned_ns = now_ns
-                self.transact([self._idempotency.turn])
             late = self._pending.expire(now_ns - int(PATIENCE_S * 1e9))
-            self._pruner.look(self.env.clients.silent())
+            silent = self.env.clients.silent()
+            if self._leadership.leads:
+                self._pruner.look(silent)
+            else:
+                for client in silent:
+                    self.env.clients.forget(client)
         if late:
             self.deliver(late)
+        self._turn_generation(now_ns)
+        if self._leadership.leads:
+            self._pruner.find_clients()
+            self._look_for_truncates()
+
+    def _turn_generation(self, now_ns: int) -> None:
+        """Every service that has seen the same generation for long enough tries; one of them
+        does."""
+        if now_ns - self._generation_since_ns < GENERATION_S * 1e9 and self._generation:
+            return
+        turn = self._idempotency.turn if self._generation else self._idempotency.look
+        (present,) = self.transact([lambda txn: turn(txn, self._generation)])
+        self._idempotency.turned(present)
+        self._generation, self._generation_since_ns = present, now_ns
+
+    def _look_for_truncates(self) -> None:
+        """Those of services that died, which nobody else may ever ask for."""
+        (inodes_cut,) = self.transact([_intents])
+        with self.lock:
+            for inode in inodes_cut:
+                self._truncations.look(inode)
 
     def _execute(self, calls: list[Call], answers: list[Answer]) -> None:
         """REQUIRES: the lock, prepared calls."""
@@ -160,6 +207,9 @@ class MetaStore:
         context.reset()
         if not call.mutates:
             return call.verb.run(txn, call.request, context)
+        if not self._may_change():
+            detail = "this service has no lease of the cluster manager; another one may have"
+            raise RetryElsewhere(Status.NOT_SERVING, f"meta/{call.verb.name}", detail)
         recorded = self._idempotency.find(
             txn, context.client, call.request_id, method=call.method, uid=context.caller.uid
         )
@@ -197,7 +247,7 @@ class MetaStore:
         if context.hold:
             call.parked_ns = call.parked_ns or self._clock.monotonic_ns()
             self._pending.hold(context.hold, call, answer)
-            self._start_cut(context.hold)
+            self._truncations.look(context.hold)
         elif call.verb.may_be_durable and call.request.durable:
             self._answer_after_sync(answer)
         else:
@@ -207,6 +257,7 @@ class MetaStore:
         if isinstance(error, IntentPending):
             call.parked_ns = call.parked_ns or self._clock.monotonic_ns()
             self._pending.block(error.inode, call)
+            self._truncations.look(error.inode)
         elif isinstance(error, LengthNeeded):
             call.parked_ns = call.parked_ns or self._clock.monotonic_ns()
             if self._pending.measure(error.inode, call):
@@ -221,7 +272,7 @@ class MetaStore:
             answers.append(_internal(call, call.verb.name, error))
 
     def statistics(self) -> dict[str, int]:
-        with self._lock:
+        with self.lock:
             parts = (
                 ("pending", self._pending.statistics()),
                 ("clients", self.env.clients.statistics()),
@@ -242,49 +293,24 @@ class MetaStore:
 
     def _sync(self) -> None:
         """One flush for all that wait. Those that come while it runs get the next one."""
-        with self._lock:
+        with self.lock:
             answers, self._unsynced = self._unsynced, []
         self.kv.sync()
         self.deliver(answers)
 
-    # -- truncates -----------------------------------------------------------------------------
-
-    def _start_cut(self, inode: int) -> None:
-        """REQUIRES: the lock. A replayed call finds the job of the first one already there."""
-        (wanted,) = _results(self.kv.run_batch([lambda txn: intent.find(txn, inode)]))
-        if wanted is not None and self._pending.begin_cut(inode):
-            self._jobs.spawn(partial(self._cut, wanted, RETRY_S_MIN))
-        elif wanted is None:
-            self._finished(inode)
-
-    def _cut(self, wanted: TruncateIntent, pause_s: float) -> None:
-        """Step 2 of intent.py, on a job thread; then step 3."""
-        try:
-            (layout,) = self.transact([lambda txn: _layout_of(txn, wanted.inode)])
-            if layout is not None:
-                end = wanted.old_size
-                if wanted.measure:
-                    end = max(end, self._chunks.query_length(wanted.inode, layout))
-                if wanted.new_size == 0:
-                    self._chunks.remove_chunks(wanted.inode, layout, end)
-                elif end > wanted.new_size:
-                    self._chunks.truncate_chunks(wanted.inode, layout, end, wanted.new_size)
-        except Fs3Error as error:
-            log.info("truncate of inode %d goes on later: %s", wanted.inode, error)
-            again = min(pause_s * 2, RETRY_S_MAX)
-            self._jobs.later(pause_s, partial(self._cut, wanted, again))
-            return
-        with self._lock:
-            self.transact([partial(_clear_intent, wanted)])
-            self._pending.end_cut(wanted.inode)
-            self._finished(wanted.inode)
-
     def _finished(self, inode: int) -> None:
-        """Nothing is in the way of `inode` any more. REQUIRES: the lock."""
+        """No truncate is in the way of `inode` any more. REQUIRES: the lock."""
         answers = self._pending.take_held(inode)
-        self._execute(self._pending.take_blocked(inode), answers)
+        self._execute_parked(self._pending.take_blocked(inode), answers)
         if answers:
             self.deliver(answers)
+
+    def _execute_parked(self, calls: list[Call], answers: list[Answer]) -> None:
+        """Calls that have waited; whatever happens, each is answered. REQUIRES: the lock."""
+        try:
+            self._execute(calls, answers)
+        except Fs3Error as error:
+            answers += [failure(call.token, error) for call in calls]
 
     # -- lengths -------------------------------------------------------------------------------
 
@@ -297,11 +323,11 @@ class MetaStore:
             self._jobs.later(pause_s, partial(self._measure, inode, epoch, layout, again))
             return
         answers: list[Answer] = []
-        with self._lock:
+        with self.lock:
             waiting = self._pending.take_measured(inode)
             for call in waiting:
                 call.context.measured[inode] = (epoch, length)
-            self._execute(waiting, answers)
+            self._execute_parked(waiting, answers)
         if answers:
             self.deliver(answers)
 
@@ -334,19 +360,17 @@ def _bootstrap(clock: Clock, owner: tuple[int, int], txn: Transaction) -> None:
     txn.set(keys.FILE_SYSTEM, now_ns.to_bytes(8, "little"))
 
 
-def _resume(
-    txn: Transaction,
-) -> tuple[GarbageOrder, Idempotency, list[TruncateIntent], Counter[bytes]]:
+def _resume(txn: Transaction) -> tuple[list[int], Counter[bytes]]:
+    """Inodes with a truncate in progress, and how many sessions each client has."""
     begin, end = keys.CLIENT_SESSION, keys.prefix_end(keys.CLIENT_SESSION)
     clients = Counter(
         keys.client_session_fields(key)[0] for key, _ in txn.get_range(begin, end, snapshot=True)
     )
-    return (
-        GarbageOrder.resume(txn),
-        Idempotency.resume(txn),
-        intent.all_intents(txn),
-        clients,
-    )
+    return _intents(txn), clients
+
+
+def _intents(txn: Transaction) -> list[int]:
+    return [wanted.inode for wanted in intent.all_intents(txn)]
 
 
 def _replay(txn: Transaction, call: Call, recorded: Recorded) -> Any:
@@ -367,19 +391,3 @@ def _replay(txn: Transaction, call: Call, recorded: Recorded) -> Any:
     if recorded.hold and intent.find(txn, recorded.hold) is not None:
         context.hold = recorded.hold
     return reply
-
-
-def _layout_of(txn: Transaction, number: int) -> Layout | None:
-    inode = inodes.find(txn, number)
-    return inode.layout if inode is not None else None
-
-
-def _clear_intent(wanted: TruncateIntent, txn: Transaction) -> None:
-    """Step 3 of intent.py."""
-    intent.remove(txn, wanted.inode)
-    inode = inodes.find(txn, wanted.inode)
-    if inode is None or wanted.new_size > 0 or not inode.flags & HAS_DATA:
-        return
-    if not session.is_open_for_write(txn, wanted.inode):
-        inode.flags &= ~HAS_DATA  # storage holds nothing of it any more
-        inodes.store(txn, inode)

@@ -33,7 +33,12 @@ def truncate(txn: Transaction, inode: Inode, size: int, context: Context, where:
     if open_for_write or (inode.has_data and size < inode.size):
         inode.truncate_epoch += 1
         wanted = TruncateIntent(
-            inode.number, open_for_write, inode.size, size, inode.truncate_epoch
+            inode.number,
+            open_for_write,
+            inode.size,
+            size,
+            inode.truncate_epoch,
+            context.env.service,
         )
         intent.store(txn, wanted)
         context.hold = inode.number

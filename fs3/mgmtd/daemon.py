@@ -14,10 +14,10 @@ from fs3._proto import mgmtd_pb2_grpc
 from fs3.auth.access import AccessInterceptor, plaintext
 from fs3.errors import BadRequest, Fs3Error, Refused, RetryElsewhere, Status
 from fs3.kv.api import KeyValueStore, transact
+from fs3.kv.election import MANAGER_KEY, Election
 from fs3.kv.engine import open_engine
 from fs3.limits import GRPC_MESSAGE_BYTES_MAX
 from fs3.mgmtd import bootstrap, store
-from fs3.mgmtd.election import Election
 from fs3.mgmtd.manager import Manager, not_primary
 from fs3.mgmtd.service import ACCESS, WATCHERS_MAX, MgmtdServicer
 from fs3.runtime.clock import Clock, RealClock
@@ -137,6 +137,7 @@ class MgmtdDaemon:
         return Election(
             self._kv,
             self._clock,
+            key=MANAGER_KEY,
             holder=self._incarnation.hex(),
             lease_s=self._config.lease_s * PRIMARY_LEASE_SHARE,
             exclusive=not self._kv.shared,

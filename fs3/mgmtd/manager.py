@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from fs3.errors import Fs3Error, RetryElsewhere, RetryLater, Status
 from fs3.kv.api import KeyValueStore, Transaction, transact
+from fs3.kv.election import Election, Fenced
 from fs3.mgmtd import cluster, health, routing, store
 from fs3.mgmtd.cluster import Effect, Event, Moved, Persist, Refused, RoutingChanged, Tick
-from fs3.mgmtd.election import Election, Fenced
 from fs3.mgmtd.routing import Board
 from fs3.mgmtd.sessions import ClientRecord, Sessions
 from fs3.mgmtd.state import ClusterState

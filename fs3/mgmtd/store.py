@@ -3,7 +3,7 @@
     MGMT/cluster            cluster id, longest lease, routing version, chain tables      (JSON,
     one record) MGMT/node/<id %010d>    one node: identity, incarnation, alive, retired
     incarnations MGMT/chain/<id %010d>   one chain: version, forming, targets in order MGMT/primary
-    the lease of the primary and its fencing epoch (election.py)
+    the lease of the primary and its fencing epoch (kv/election.py)
 
 Each record carries `schema`; one of another schema is refused. Every write of the state compares
 the epoch in MGMT/primary in the same transaction, so an old primary cannot change anything.

@@ -20,26 +20,36 @@ constexpr uint64_t kTokenLifeMs = 600'000;
 // Removals on the wire per job: enough to hide latency, few enough to leave room for reads.
 constexpr size_t kRemovalsMax = 32;
 
-// Mints a server capability from the keyring for each call: an HMAC of 64 bytes.
+uint64_t clock_ms(clockid_t clock) {
+  timespec now{};
+  ::clock_gettime(clock, &now);
+  return static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
+}
+
+// Mints a server capability from the keyring for each call: an HMAC of 64 bytes. It never outlives
+// the lease of this server, so storage refuses what was sent within the lease and arrives long
+// after; when the lease is over there is no token, and the call is refused.
 class ServerCredential : public Credential {
  public:
   std::string token(const std::shared_ptr<Core>& core, Lane&) override {
-    timespec now{};
-    ::clock_gettime(CLOCK_REALTIME, &now);
-    auto now_ms =
-        static_cast<uint64_t>(now.tv_sec) * 1000 + static_cast<uint64_t>(now.tv_nsec) / 1'000'000;
+    uint64_t now_ms = clock_ms(CLOCK_REALTIME);
+    uint64_t until_ms =
+        static_cast<uint64_t>(core->server_until_ns.load(std::memory_order_acquire)) / 1'000'000;
+    uint64_t boot_ms = clock_ms(CLOCK_BOOTTIME);
+    if (boot_ms >= until_ms) return {};
     auth::Capability capability;
     capability.rights = auth::kServer;
     std::memcpy(capability.cluster.data(), core->options.cluster_id.data(),
                 std::min(capability.cluster.size(), core->options.cluster_id.size()));
     std::memcpy(capability.client.data(), core->options.client_id.data(), capability.client.size());
     capability.issued_ms = now_ms;
-    capability.expiry_ms = now_ms + kTokenLifeMs;
+    capability.expiry_ms = now_ms + std::min<uint64_t>(kTokenLifeMs, until_ms - boot_ms);
     return core->keyring->mint(capability);
   }
   void renew(const std::shared_ptr<Core>&, Lane&, Function<void(Status)> done) override {
     done(Status(EACCES, "client/chunks",
-                "storage refuses this server's capability; compare the keyrings"));
+                "storage refuses this server's capability: its lease is over, or the keyrings "
+                "differ"));
   }
 };
 

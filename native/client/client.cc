@@ -164,6 +164,10 @@ class ClientImpl : public Client {
     client::query_length(core_, inode, layout, std::move(done));
   }
 
+  void set_server_lease(int64_t until_boottime_ns) override {
+    core_->server_until_ns.store(until_boottime_ns, std::memory_order_release);
+  }
+
   void update_routing(std::string_view routing) override {
     // What does not parse or belongs to another cluster changes nothing.
     if (usable().ok()) (void)core_->routing.update(routing, core_->options.cluster_id);

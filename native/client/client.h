@@ -113,6 +113,11 @@ class Client {
   virtual void query_length(uint64_t inode, std::string layout,
                             Function<void(Result<uint64_t>)> done) = 0;
 
+  // Chunk updates are sent until then and no later, on CLOCK_BOOTTIME; never called: without end.
+  // Where several metadata services share the work, another one takes over what this one had begun
+  // when its lease is over, and the two must not overlap.
+  virtual void set_server_lease(int64_t until_boottime_ns) = 0;
+
   // Newer routing (serialized fs3.RoutingInfo), pushed by a watcher; older versions are ignored.
   virtual void update_routing(std::string_view routing) = 0;
   virtual std::string routing() const = 0;

@@ -46,6 +46,8 @@ class Core : public std::enable_shared_from_this<Core> {
   const Options options;
   const std::shared_ptr<const auth::Keyring> keyring;  // null but for servers
   Counters counters;
+  // Until when a server may send chunk updates (Client::set_server_lease), on CLOCK_BOOTTIME.
+  std::atomic<int64_t> server_until_ns{INT64_MAX};
   Routing routing;
   Identities identities;
   FileTable files;

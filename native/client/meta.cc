@@ -16,14 +16,13 @@ namespace {
 // An attempt that nobody answers is given up after this and repeated elsewhere. Longer than the
 // work of one operation (a large truncate included), shorter than the deadline of a call.
 constexpr int64_t kAttemptNs = 10'000'000'000;
+// With another service at hand: a stopped one is left within 2 s. A truncate that takes longer is
+// found by the next attempt as what it is, begun and recorded, so each attempt waits twice as long.
+constexpr int64_t kFirstAttemptNs = 1'200'000'000;
 constexpr int kGroupsMax = 32;
 
-std::vector<std::string> addresses_of(const Core& core) {
-  std::vector<std::string> all = core.options.meta_addresses;
-  for (const std::string& address : core.routing.snapshot()->meta_addresses) {
-    if (std::find(all.begin(), all.end(), address) == all.end()) all.push_back(address);
-  }
-  return all;
+bool contains(const std::vector<std::string>& all, const std::string& one) {
+  return std::find(all.begin(), all.end(), one) != all.end();
 }
 
 // One call, alive until its `done` ran. Lane thread only.
@@ -49,15 +48,20 @@ class MetaCall : public std::enable_shared_from_this<MetaCall> {
     net::CallSpec spec;
     spec.method = method_;
     spec.body = body_;
-    spec.deadline_ns = std::min(deadline_ns_, now + kAttemptNs);
+    spec.deadline_ns = std::min(deadline_ns_, now + patience_ns());
     lane_.call(address_, std::move(spec),
                [self = shared_from_this()](net::Reply reply) { self->answered(std::move(reply)); });
   }
 
  private:
+  int64_t patience_ns() const {
+    if (servers_ < 2) return kAttemptNs;
+    return std::min(kAttemptNs, kFirstAttemptNs << std::min(unanswered_, 3u));
+  }
+
   // Keeps the address that answered last; after a failure, the next usable one in the list.
   bool choose_server() {
-    auto all = addresses_of(*core_);
+    auto all = meta_addresses(*core_);
     servers_ = all.size();
     const std::string& current = address_.empty() ? lane_.preferred_meta : address_;
     auto found = std::find(all.begin(), all.end(), current);
@@ -78,6 +82,7 @@ class MetaCall : public std::enable_shared_from_this<MetaCall> {
     }
     last_ = reply.status;
     ++failures_;
+    if (reply.status.code() == kTimedOut) ++unanswered_;
     core_->counters.meta_retries.fetch_add(1, std::memory_order_relaxed);
     move_on_ = retry != Retry::kSameServer;
     // The first round over all servers costs no pause.
@@ -101,6 +106,7 @@ class MetaCall : public std::enable_shared_from_this<MetaCall> {
   Status last_;
   size_t servers_ = 0;
   unsigned failures_ = 0;
+  unsigned unanswered_ = 0;
   bool move_on_ = false;
 };
 
@@ -110,6 +116,23 @@ void append_varint(std::string& out, uint64_t value) {
 }
 
 }  // namespace
+
+std::vector<std::string> meta_addresses(const Core& core) {
+  auto routing = core.routing.snapshot();
+  std::vector<std::string> all;
+  for (const std::string& address : core.options.meta_addresses) {
+    if (!contains(routing->lost_meta_addresses, address)) all.push_back(address);
+  }
+  for (const std::string& address : routing->meta_addresses) {
+    if (!contains(all, address)) all.push_back(address);
+  }
+  if (!all.empty()) return all;
+  all = core.options.meta_addresses;
+  for (const std::string& address : routing->lost_meta_addresses) {
+    if (!contains(all, address)) all.push_back(address);
+  }
+  return all;
+}
 
 void send_meta_call(std::shared_ptr<Core> core, Lane& lane, uint16_t method, std::string body,
                     int64_t deadline_ns, MetaCallback done) {

@@ -1,7 +1,8 @@
 // Metadata calls: which server, how often, until when.
 //
 // A call is sent to the server that answered last. When it cannot be reached, is shutting down or
-// does not serve, the next address is asked; when it is busy, the same one after a pause. Every
+// does not serve, the next address is asked; when it is busy, the same one after a pause; when it
+// says nothing, the next one too, sooner when there is another and less soon each time. Every
 // attempt carries the same bytes, hence the same request id, so a mutating request that was applied
 // by an attempt whose answer got lost is answered from the service's record and not applied twice.
 #pragma once
@@ -9,6 +10,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/status.h"
 #include "client/client.h"
@@ -17,6 +19,10 @@ namespace fs3::client {
 
 class Core;
 class Lane;
+
+// Where the metadata services answer: those named to the client and those that routing knows, less
+// those that the manager declared dead (unless that leaves none).
+std::vector<std::string> meta_addresses(const Core& core);
 
 // `body` complete with header. `done` runs on the lane's thread, also when it fails; a deadline
 // that passed is kTimedOut (the outcome is unknown), a closed client ESHUTDOWN.

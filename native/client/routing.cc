@@ -44,7 +44,8 @@ Result<std::shared_ptr<const RoutingSnapshot>> RoutingSnapshot::parse(std::strin
   for (const proto::Node& node : info.nodes()) {
     std::vector<std::string> addresses(node.addresses().begin(), node.addresses().end());
     if (node.role() == "meta") {
-      made->meta_addresses.insert(made->meta_addresses.end(), addresses.begin(), addresses.end());
+      auto& known = node.alive() ? made->meta_addresses : made->lost_meta_addresses;
+      known.insert(known.end(), addresses.begin(), addresses.end());
     }
     made->nodes.emplace(node.id(), std::move(addresses));
   }

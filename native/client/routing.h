@@ -45,7 +45,8 @@ struct RoutingSnapshot {
   std::unordered_map<ChainId, ChainRoute> chains;
   std::unordered_map<uint32_t, std::vector<std::string>> nodes;  // addresses, best first
   std::map<std::pair<uint32_t, uint32_t>, std::vector<ChainId>> tables;
-  std::vector<std::string> meta_addresses;
+  std::vector<std::string> meta_addresses;       // of services that are alive
+  std::vector<std::string> lost_meta_addresses;  // of those that the manager declared dead
 
   const ChainRoute* chain(ChainId id) const;
   // kBadRequest that names the field.

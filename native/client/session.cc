@@ -201,7 +201,8 @@ bool has_capability(const Result<std::string>& reply) {
   return reply.ok() && parsed.ParseFromString(reply.value()) && !parsed.capability().empty();
 }
 
-// Alive as long as the client: one message per period, then the next timer.
+// Alive as long as the client: one message per period to every metadata service, then the next
+// timer. Which one collects garbage may change at any time, and it has to know what is read.
 class Keepalive : public std::enable_shared_from_this<Keepalive> {
  public:
   explicit Keepalive(std::shared_ptr<Core> core)
@@ -225,16 +226,36 @@ class Keepalive : public std::enable_shared_from_this<Keepalive> {
       }
     }
     if (!any) return arm();
-    send_own_meta_call(
-        core_, lane_, proto::meta::KEEPALIVE, request.SerializeAsString(),
-        [self = shared_from_this()](Result<std::string> reply) {
-          proto::meta::KeepaliveReply parsed;
-          if (reply.ok() && parsed.ParseFromString(*reply) && parsed.period_ms() > 0) {
-            self->period_ns_ = std::clamp(parsed.period_ms() * int64_t{1'000'000}, kKeepaliveMinNs,
-                                          kKeepaliveMaxNs);
-          }
-          self->arm();
-        });
+    std::string body = request.SerializeAsString();
+    auto all = meta_addresses(*core_);
+    if (all.size() > 1) {
+      for (const std::string& address : all) tell(address, body);
+    }
+    send_own_meta_call(core_, lane_, proto::meta::KEEPALIVE, body,
+                       [self = shared_from_this()](Result<std::string> reply) {
+                         proto::meta::KeepaliveReply parsed;
+                         if (reply.ok() && parsed.ParseFromString(*reply)) self->answered(parsed);
+                         self->arm();
+                       });
+  }
+
+  // One attempt: the next period brings the next one.
+  void tell(const std::string& address, const std::string& body) {
+    net::CallSpec spec;
+    spec.method = proto::meta::KEEPALIVE;
+    spec.body = with_header(*core_, process_caller(), 0, body).value();
+    spec.deadline_ns = now_ns() + period_ns_;
+    lane_.call(address, std::move(spec), [](net::Reply) {});
+  }
+
+  void answered(const proto::meta::KeepaliveReply& reply) {
+    if (reply.period_ms() > 0) {
+      period_ns_ =
+          std::clamp(reply.period_ms() * int64_t{1'000'000}, kKeepaliveMinNs, kKeepaliveMaxNs);
+    }
+    if (reply.routing_version() > core_->routing.snapshot()->version) {
+      core_->routing.refresh(core_, lane_, [] {});
+    }
   }
 
   // Open longer than one period; shorter ones are covered by the service's own patience.

@@ -606,6 +606,13 @@ void bind_client(nb::module_& m) {
       "(size, mtime_ns) when this client knows better than attributes of that version: unsettled "
       "writes, or a later answer; else None.");
   cls.def(
+      "set_server_lease",
+      [](NativeClient& self, int64_t until_boottime_ns) {
+        self.client->set_server_lease(until_boottime_ns);
+      },
+      "until_boottime_ns"_a,
+      "Whole-chunk updates are sent until then and no later; never called: without end.");
+  cls.def(
       "update_routing",
       [](NativeClient& self, nb::bytes routing) {
         self.client->update_routing({routing.c_str(), routing.size()});

@@ -100,6 +100,9 @@ class Processes:
 
     def close(self) -> None:
         self.watcher.stop()
+        self.stop_all()
+
+    def stop_all(self) -> None:
         for process in self.processes.values():
             process.send_signal(signal.SIGCONT)
             process.terminate()

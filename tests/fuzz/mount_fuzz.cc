@@ -74,6 +74,7 @@ class ScriptedClient final : public client::Client {
   }
   void remove_chunks(uint64_t, std::string, uint64_t, Function<void(Status)>) override {}
   void query_length(uint64_t, std::string, Function<void(Result<uint64_t>)>) override {}
+  void set_server_lease(int64_t) override {}
   void update_routing(std::string_view) override {}
   std::string routing() const override { return {}; }
   Statistics statistics() const override { return {}; }

@@ -14,8 +14,8 @@ from unittest import mock
 from fs3.mgmtd.transitions import Public
 
 if TYPE_CHECKING:
+    from fs3.kv.election import Election
     from fs3.mgmtd.cluster import Event
-    from fs3.mgmtd.election import Election
     from fs3.mgmtd.state import ClusterState, TargetReport
     from tests.sim.disk import Chunk, Identity
     from tests.sim.ledger import Operation

@@ -10,9 +10,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from fs3.errors import Conflict, OutcomeUnknown
+from fs3.kv.election import Election
 from fs3.mgmtd import cluster, transitions
 from fs3.mgmtd.cluster import Event
-from fs3.mgmtd.election import Election
 from fs3.mgmtd.state import LOCAL_UPTODATE, ClusterState, TargetReport
 from fs3.mgmtd.transitions import Belief, Public, Row, Situation
 from fs3.types import ChainVersion

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["MGMTD", "armed", "running"]
 
 MGMTD = (
-    "mgmtd.lease_taken",
+    "election.taken",
     "mgmtd.state_loaded",
     "mgmtd.old_epoch_fenced",
     "mgmtd.event_applied",

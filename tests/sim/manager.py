@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from fs3._proto import common_pb2
 from fs3.errors import RetryElsewhere, Status
+from fs3.kv.election import MANAGER_KEY, Election
 from fs3.mgmtd import cluster, manager
 from fs3.mgmtd.cluster import Effect, Event, Moved, Refused
 from fs3.mgmtd.daemon import PRIMARY_LEASE_SHARE
-from fs3.mgmtd.election import Election
 from fs3.mgmtd.routing import Board
 from fs3.mgmtd.state import ClusterState
 from fs3.runtime.failpoint import failpoint
@@ -55,6 +55,7 @@ class Manager(Endpoint):
             Election(
                 self.world.store,
                 LoopClock(self.loop),
+                key=MANAGER_KEY,
                 holder=f"{self.name}.{self.epoch}",
                 lease_s=self.world.plan.lease_ns / S * PRIMARY_LEASE_SHARE,
                 exclusive=self.world.plan.managers == 1,
@@ -213,7 +214,7 @@ class Core(manager.Manager):
             self.loop_clock,
             election,
             lease_s=process.world.plan.lease_ns / S,
-            on_fenced=process.fenced,
+            on_ended=process.fenced,
         )
         self.board = _Pushing(self)
         process.world.bugs.manager(self)

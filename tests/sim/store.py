@@ -37,6 +37,11 @@ class FaultyStore:
         self._random = random
         self._landed = landed
 
+    shared = True
+
+    def claim(self, cluster_id: bytes) -> None:
+        self._check_up()
+
     def begin(self) -> Transaction:
         self._check_up()
         return _Doubtful(self, self.inner.begin())

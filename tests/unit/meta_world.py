@@ -19,8 +19,9 @@ from fs3.meta.identity import IdentityPolicy
 from fs3.meta.inode import Layout
 from fs3.meta.jobs import ManualJobs
 from fs3.meta.layouts import LayoutPolicy
+from fs3.meta.leadership import Leadership
 from fs3.meta.ops import VERBS
-from fs3.meta.ports import Space
+from fs3.meta.ports import Jobs, Space
 from fs3.meta.store import MetaStore
 from fs3.runtime.clock import ManualClock
 from fs3.runtime.entropy import SeededEntropy
@@ -93,17 +94,31 @@ class World:
     """`store` and what surrounds it. `restart()` is a crash: the KV and storage survive, nothing
     else."""
 
-    def __init__(self, kv: KeyValueStore | None = None) -> None:
+    def __init__(
+        self,
+        kv: KeyValueStore | None = None,
+        *,
+        jobs: Jobs | None = None,
+        beside: "World | None" = None,
+        service: bytes = bytes(16),
+    ) -> None:
+        """`jobs`: real ones, instead of those that the tests run. `beside`: another service of the
+        same cluster, whose clock and storage this one shares. `service`: incarnation."""
         self.kv = kv if kv is not None else MemoryStore()
-        self.clock = ManualClock(START_NS)
-        self.entropy = SeededEntropy(1)
-        self.chunks = FakeChunks()
-        self.request_id = 0
+        self.clock = beside.clock if beside is not None else ManualClock(START_NS)
+        self.entropy = SeededEntropy(int.from_bytes(service[:4], "big") + 1)
+        self.chunks = beside.chunks if beside is not None else FakeChunks()
+        self.request_id = int.from_bytes(service[:4], "big") << 16
         self.delivered: dict[Any, Answer] = {}
+        self.service = service
+        self.gone: set[bytes] = set()  # services of which nothing can come any more
+        self._real_jobs = jobs
         self.start()
 
     def start(self) -> None:
         self.jobs = ManualJobs()
+        jobs = self._real_jobs or self.jobs
+        self.leadership = Leadership(self.kv, self.clock, holder=self.service.hex())
         self.store = MetaStore(
             self.kv,
             clock=self.clock,
@@ -112,12 +127,15 @@ class World:
             layouts=LayoutPolicy(routing()),
             space=lambda: Space(3000, 1500),
             minter=FakeMinter(),
-            jobs=self.jobs,
-            sync_jobs=self.jobs,
+            jobs=jobs,
+            sync_jobs=jobs,
             identity=IdentityPolicy(service_uid=0),
+            service=self.service,
+            is_gone=lambda owner: not self.kv.shared or owner in self.gone,
+            leadership=self.leadership,
         )
         self.store.deliver = self._deliver
-        self.gc = GarbageCollector(self.store, self.chunks, self.clock)
+        self.gc = GarbageCollector(self.store, self.chunks, self.clock, guard=self.leadership.guard)
 
     def restart(self) -> None:
         self.start()

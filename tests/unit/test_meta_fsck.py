@@ -107,15 +107,15 @@ DAMAGE = {
     "cycle": ("directory_cycle", cycle),
     "queued with a name": (
         "gc_inode",
-        lambda t, w: t.set(keys.garbage(5, w.g), garbage.encode(garbage.UNKNOWN)),
+        lambda t, w: t.set(keys.garbage(5, w.g), garbage.Row(garbage.UNKNOWN, 1).encode()),
     ),
     "queued without inode": (
         "gc_inode",
-        lambda t, w: t.set(keys.garbage(5, 999), garbage.encode(garbage.UNKNOWN)),
+        lambda t, w: t.set(keys.garbage(5, 999), garbage.Row(garbage.UNKNOWN, 1).encode()),
     ),
     "queued twice": (
         "gc_inode",
-        lambda t, w: t.set(keys.garbage(5, w.gone), garbage.encode(garbage.UNKNOWN)),
+        lambda t, w: t.set(keys.garbage(5, w.gone), garbage.Row(garbage.UNKNOWN, 1).encode()),
     ),
     "session of a directory": ("session_inode", ghost_session),
     "session without index": (

@@ -12,6 +12,7 @@ from fs3._proto import common_pb2, meta_service_pb2, meta_service_pb2_grpc, mgmt
 from fs3._proto import meta_pb2 as pb
 from fs3.auth.identity import Role
 from fs3.errors import OutcomeUnknown, Status
+from fs3.kv.memory import MemoryStore
 from fs3.kv.rocksdb import RocksStore
 from fs3.meta.call import Call
 from fs3.meta.fsck import fsck
@@ -28,14 +29,13 @@ native = pytest.importorskip("fs3._native", reason="the extension is not built")
 class Served:
     """A world whose store is served by threads, on RocksDB."""
 
-    def __init__(self, world: World, jobs: ThreadJobs) -> None:
+    def __init__(self, world: World) -> None:
         self.world = world
         self.failures: list[str] = []
         self.server = native.RpcServer(
             name="meta", cluster_id=b"c" * 16, instance_id=b"i" * 16, role=int(Role.META)
         )
         self.address = self.server.listen("tcp://127.0.0.1:0")
-        world.store._jobs = world.store._sync_jobs = jobs
         self.service = MetaService(self.server, world.store, on_failure=self.failures.append)
         self.service.start()
 
@@ -56,7 +56,7 @@ class Served:
 def served(tmp_path) -> Iterator[Served]:
     kv = RocksStore(tmp_path / "kv", owner="test")
     jobs = ThreadJobs(RealClock(), threads=2, name="test")
-    served = Served(World(kv), jobs)
+    served = Served(World(kv, jobs=jobs))
     yield served
     served.service.stop()
     served.server.stop()
@@ -148,6 +148,10 @@ def test_over_grpc(served):
 class BrokenStore:
     deliver = None
 
+    def __init__(self, *, shared: bool) -> None:
+        self.kv = MemoryStore()
+        self.kv.shared = shared
+
     def run(self, calls):
         raise OutcomeUnknown(Status.TIMED_OUT, "kv", "planned")
 
@@ -163,7 +167,7 @@ def test_a_store_that_fails_ends_the_process_and_sends_clients_elsewhere(caplog)
             self.replies += replies
 
     server = Recorder()
-    service = MetaService(server, BrokenStore(), on_failure=failures.append)
+    service = MetaService(server, BrokenStore(shared=False), on_failure=failures.append)
 
     service.submit([Call(7, pb.STATFS, b"", None)])
     assert [(a.token, a.status) for a in server.replies] == [(7, Status.SHUTTING_DOWN)]

@@ -6,12 +6,12 @@ import pytest
 
 from fs3.errors import BadRequest, Damaged, Denied, OutcomeUnknown, RetryElsewhere, Status
 from fs3.kv.api import Transaction, transact
+from fs3.kv.election import MANAGER_KEY, Election, Fenced
 from fs3.kv.memory import MemoryStore
 from fs3.kv.transaction import OptimisticTransaction
 from fs3.mgmtd import bootstrap, store
 from fs3.mgmtd.cluster import Heartbeat, NodeExited, NodeRegistered
 from fs3.mgmtd.daemon import PRIMARY_LEASE_SHARE, TICK_S
-from fs3.mgmtd.election import PRIMARY_KEY, Election, Fenced
 from fs3.mgmtd.manager import Manager
 from fs3.mgmtd.state import LOCAL_ONLINE, ClusterState, NodeIdentity, TargetReport
 from fs3.mgmtd.transitions import Public
@@ -37,7 +37,14 @@ class World:
 
     def candidate(self, name: str) -> Election:
         lease_s = LEASE_S * PRIMARY_LEASE_SHARE
-        return Election(self.kv, self.clock, holder=name, lease_s=lease_s, exclusive=self.exclusive)
+        return Election(
+            self.kv,
+            self.clock,
+            key=MANAGER_KEY,
+            holder=name,
+            lease_s=lease_s,
+            exclusive=self.exclusive,
+        )
 
     def manager(self, name: str) -> Manager:
         election = self.candidate(name)
@@ -349,7 +356,7 @@ def test_a_write_of_unknown_outcome_ends_the_term_and_the_next_begins_with_what_
 
 
 def test_a_damaged_primary_record_is_named(world: World) -> None:
-    transact(world.kv, lambda txn: txn.set(PRIMARY_KEY, b"nonsense"))
+    transact(world.kv, lambda txn: txn.set(MANAGER_KEY, b"nonsense"))
     with pytest.raises(Damaged, match="election"):
         world.candidate("a").try_take()
 

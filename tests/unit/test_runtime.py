@@ -344,7 +344,7 @@ def test_a_killed_manager_keeps_its_state(tmp_path: pathlib.Path) -> None:
     assert "new cluster" not in errors
 
 
-@pytest.mark.parametrize("point", ["mgmtd.lease_taken", "mgmtd.state_loaded"])
+@pytest.mark.parametrize("point", ["election.taken", "mgmtd.state_loaded"])
 def test_a_death_while_starting_is_repaired_by_the_next_start(
     tmp_path: pathlib.Path, point: str
 ) -> None:

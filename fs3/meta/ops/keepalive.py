@@ -16,4 +16,6 @@ def keepalive(
     if len(request.open_inodes) > limits.KEEPALIVE_INODES_MAX:
         raise bad_request("keepalive", f"open_inodes: {len(request.open_inodes)} inodes")
     context.env.clients.keepalive(context.client, request.open_inodes)
-    return meta_pb2.KeepaliveReply(period_ms=PERIOD_MS)
+    return meta_pb2.KeepaliveReply(
+        period_ms=PERIOD_MS, routing_version=context.env.layouts.routing.version
+    )

@@ -130,7 +130,7 @@ def _move(txn: Transaction, ends: _Rename, context: Context) -> meta_pb2.RenameR
     if target is not None:
         ends.new_directory.nlink -= target.is_directory
         reply.replaced_inode = target.number
-        reply.replaced_last = garbage.drop_link(txn, target, context.env.garbage, now_ns)
+        reply.replaced_last = garbage.drop_link(txn, target, now_ns)
     source.ctime_ns = now_ns
     inodes.store(txn, source)
     _store_directories(txn, ends, now_ns)

@@ -29,5 +29,5 @@ def rmdir(
     directory.nlink -= 1
     directory.touch(context.now_ns)
     inodes.store(txn, directory)
-    garbage.drop_link(txn, inode, context.env.garbage, context.now_ns)
+    garbage.drop_link(txn, inode, context.now_ns)
     return meta_pb2.RemoveReply(inode=inode.number, last=True)

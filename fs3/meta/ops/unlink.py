@@ -26,5 +26,5 @@ def unlink(
     dirent.remove(txn, request.parent, request.name)
     directory.touch(context.now_ns)
     inodes.store(txn, directory)
-    last = garbage.drop_link(txn, inode, context.env.garbage, context.now_ns)
+    last = garbage.drop_link(txn, inode, context.now_ns)
     return meta_pb2.RemoveReply(inode=inode.number, last=last)

@@ -1,6 +1,7 @@
-"""Who is primary: a lease record with a fencing epoch in the KV.
+"""Who is primary among the processes on one store: a lease record with a fencing epoch in it.
 
-    MGMT/primary    epoch, holder (name of the process), renewal (counts renewals), address
+    MGMT/primary    of the cluster managers          epoch, holder (name of the process),
+    LEAD            of the metadata services         renewal (counts renewals), address
 
 Safety does not come from clocks: every write of the state compares the epoch in the same
 transaction (guard), so an old primary that wakes up changes nothing. Clocks bound only how long a
@@ -19,11 +20,11 @@ from fs3.limits import LEASE_SERVER_SHARE
 from fs3.runtime.clock import Clock
 from fs3.runtime.failpoint import failpoint
 
-__all__ = ["Election", "Fenced"]
+__all__ = ["MANAGER_KEY", "Election", "Fenced"]
 
 log = logging.getLogger(__name__)
 
-PRIMARY_KEY = b"MGMT/primary"
+MANAGER_KEY = b"MGMT/primary"
 
 
 class Fenced(Denied):
@@ -51,6 +52,7 @@ class Election:
         kv: KeyValueStore,
         clock: Clock,
         *,
+        key: bytes,
         holder: str,
         lease_s: float,
         exclusive: bool,
@@ -58,6 +60,7 @@ class Election:
     ) -> None:
         self._kv = kv
         self._clock = clock
+        self._key = key
         self._holder = holder
         self._address = address
         self._lease_ns = int(lease_s * 1e9)
@@ -75,7 +78,7 @@ class Election:
     def try_take(self) -> bool:
         """One attempt; call it again until True."""
         now_ns = self._clock.monotonic_ns()
-        record = transact(self._kv, _read)
+        record = transact(self._kv, self._read)
         if record is not None and not self._expired(record, now_ns):
             return False
         epoch = record.epoch + 1 if record is not None else 1
@@ -83,7 +86,7 @@ class Election:
             transact(self._kv, lambda txn: self._write_if(txn, record, epoch, 0))
         except Fenced:
             return False
-        failpoint("mgmtd.lease_taken")
+        failpoint("election.taken")
         self._epoch = epoch
         self._held_until_ns = now_ns + int(self._lease_ns * LEASE_SERVER_SHARE)
         log.info("primary with epoch %d", epoch)
@@ -104,11 +107,11 @@ class Election:
 
     def guard(self, txn: Transaction) -> _Primary:
         """Call it in every transaction that writes the state. Raises Fenced."""
-        record = _read(txn)
+        record = self._read(txn)
         if record is None or record.epoch != self._epoch or record.holder != self._holder:
             now = "nobody" if record is None else f"{record.holder} with epoch {record.epoch}"
             detail = f"{self._holder} with epoch {self._epoch} was replaced by {now}"
-            raise Fenced(Status.LEASE_EXPIRED, "mgmtd/election", detail)
+            raise Fenced(Status.LEASE_EXPIRED, "election", detail)
         return record
 
     def held(self) -> bool:
@@ -132,17 +135,16 @@ class Election:
     def _write_if(
         self, txn: Transaction, expected: _Primary | None, epoch: int, renewal: int
     ) -> None:
-        if _read(txn) != expected:
-            raise Fenced(Status.LEASE_EXPIRED, "mgmtd/election", "another candidate was faster")
+        if self._read(txn) != expected:
+            raise Fenced(Status.LEASE_EXPIRED, "election", "another candidate was faster")
         record = _Primary(1, epoch, self._holder, renewal, self._address)
-        txn.set(PRIMARY_KEY, msgspec.json.encode(record))
+        txn.set(self._key, msgspec.json.encode(record))
 
-
-def _read(txn: Transaction) -> _Primary | None:
-    value = txn.get(PRIMARY_KEY)
-    if value is None:
-        return None
-    try:
-        return msgspec.json.decode(value, type=_Primary)
-    except msgspec.DecodeError as error:
-        raise Damaged(Status.CHECKSUM_MISMATCH, "mgmtd/election", str(error)) from error
+    def _read(self, txn: Transaction) -> _Primary | None:
+        value = txn.get(self._key)
+        if value is None:
+            return None
+        try:
+            return msgspec.json.decode(value, type=_Primary)
+        except msgspec.DecodeError as error:
+            raise Damaged(Status.CHECKSUM_MISMATCH, "election", str(error)) from error
