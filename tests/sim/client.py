@@ -118,7 +118,7 @@ class Client(Endpoint):
         """(target, node, chain version): the head for updates, any serving one for reads."""
         if self._routing is None:
             return None
-        chain = self._routing.chains[ChainId(operation.chunk[0])]
+        chain = self._routing.chains[ChainId(self.world.chain_of(operation.chunk))]
         serving = [t for t in chain.targets if t.public is Public.SERVING]
         if not serving:
             return None

@@ -71,7 +71,7 @@ class Publications:
         """I9."""
         disk = self._world.disk(target)
         for chunk, position in self._world.ledger.acknowledged.items():
-            if chunk[0] != chain:
+            if self._world.chain_of(chunk) != chain:
                 continue
             held = disk.chunk(chunk)
             there = _newest(held)

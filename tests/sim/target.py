@@ -62,6 +62,7 @@ class Target:
         self._view_successor: Peer | None = None
         self._view_predecessor: Peer | None = None
         self.staging: dict[ChunkKey, Position] = {}  # the newest that began
+        self.lease_until_ns = 0
         self._synced_in = 0  # the chain version in which the predecessor's history was taken over
         self._full = False
         self._load()
@@ -173,6 +174,26 @@ class Target:
     def tell_done(self, request: messages.TellDone, reply: Reply) -> None:
         op = self._begin(reply, b"", request)
         self.feed(craq.SyncDone(op, request.from_target, request.chain_version))
+
+    def query_last(self, request: messages.QueryLast, reply: Reply) -> None:
+        """The committed versions of any serving replica hold every acknowledged update; the lease
+        is looked at after them."""
+        if request.chain_version != self.replica.chain_version:
+            reply(Status.CHAIN_VERSION_MISMATCH, "refresh the routing")
+            return
+        if self.replica.state != int(Public.SERVING):
+            reply(Status.NOT_SERVING, "refresh the routing")
+            return
+        lengths = {
+            key[1]: len(chunk.committed.data)
+            for key, chunk in self.disk.chunks()
+            if key[0] == request.inode and chunk.committed is not None
+        }
+        last = max(lengths, default=None)
+        if self.node.clock_ns() >= self.lease_until_ns:
+            reply(Status.LEASE_EXPIRED, "read another replica")
+        else:
+            reply(0, None if last is None else (last, lengths[last]))
 
     def _at(
         self, point: str, go: Callable[[], None], fail: Callable[[], None] | None = None
