@@ -39,9 +39,7 @@ class MetaClient(Client):
     def __init__(self, world: MetaWorld, number: int) -> None:
         super().__init__(world, number)
         self.id = f"client-{number}".encode().ljust(16, b".")
-        self.returned: dict[int, bytes] = {}  # sessions that an earlier life left: inode, session
         self._request_id = 0
-        self._held: dict[bytes, int] = {}  # session -> inode, open over several steps
         self._outcomes: dict[int, Callable[[Operation], None]] = {}
 
     def start(self, channels: int = 1) -> None:
@@ -56,7 +54,6 @@ class MetaClient(Client):
         self.loop.note("dies", self.name)
         self.end_life()
         self.busy = 0
-        self._held.clear()
 
     def read_all(self) -> None:
         """The checks at the end read the disks."""
@@ -65,8 +62,6 @@ class MetaClient(Client):
 
     def _next(self, channel: int) -> None:
         if self.stopping:
-            self.busy += 1
-            self._run(self._close_all(), None)
             return
         task = self.loop.random.choices(
             (
@@ -78,15 +73,14 @@ class MetaClient(Client):
         self.busy += 1
         self._run(task, channel)
 
-    def _run(self, task: Task, channel: int | None) -> None:
+    def _run(self, task: Task, channel: int) -> None:
         def step(value: Any) -> None:
             try:
                 begin = task.send(value)
             except StopIteration:
                 self.busy -= 1
-                if channel is not None:
-                    pause_ns = self.loop.random.randrange(self.world.load.think_ns)
-                    self.after(pause_ns, lambda: self._next(channel))
+                pause_ns = self.loop.random.randrange(self.world.load.think_ns)
+                self.after(pause_ns, lambda: self._next(channel))
                 return
             begin(step)
 
@@ -139,9 +133,9 @@ class MetaClient(Client):
         if found is None or found.entry.attr.type != pb.FILE:
             return
         inode = found.entry.attr.inode
-        began_ns = self.loop.now_ns
+        self.world.truncating(inode)
         reply = yield self.call(pb.SETATTR, inode=inode, size=self._size())
-        self.world.truncated(inode, began_ns, self.loop.now_ns if reply is not None else None)
+        self.world.truncated(inode, reply is not None)
 
     def _write(self, channel: int) -> Task:
         """Open, a few writes, perhaps a sync, close."""
@@ -157,7 +151,6 @@ class MetaClient(Client):
                     pb.SYNC, inode=inode, session=session, written_end=end, wrote=True,
                     durable=self.loop.random.random() < 0.5,
                 )  # fmt: skip
-        self._held.pop(session, None)
         yield self.call(pb.CLOSE, inode=inode, session=session, written_end=end, wrote=bool(end))
 
     def _hold(self, channel: int) -> Task:
@@ -168,23 +161,22 @@ class MetaClient(Client):
         inode, session = opened
         yield lambda done: self.after(self.loop.random.randrange(3 * S), lambda: done(None))
         end = yield from self._write_one(channel, inode)
-        self._held.pop(session, None)
         yield self.call(pb.CLOSE, inode=inode, session=session, written_end=end, wrote=bool(end))
 
     def _open(self) -> Generator[Begin, Any, tuple[int, bytes] | None]:
-        began_ns = self.loop.now_ns
         parent, name = self.world.some_directory(), self._name()
         found = yield self.call(pb.LOOKUP, parent=parent, name=name)
         if found is None or found.entry.attr.type != pb.FILE:
             return None
         inode = found.entry.attr.inode
         flags = os.O_RDWR | (os.O_TRUNC if self.loop.random.random() < 0.15 else 0)
+        if flags & os.O_TRUNC:
+            self.world.truncating(inode)
         reply = yield self.call(pb.OPEN, inode=inode, flags=flags)
         if flags & os.O_TRUNC:
-            self.world.truncated(inode, began_ns, self.loop.now_ns if reply is not None else None)
+            self.world.truncated(inode, reply is not None)
         if reply is None:
             return None
-        self._held[reply.session] = inode
         return inode, reply.session
 
     def _write_one(self, channel: int, inode: int) -> Generator[Begin, Any, int]:
@@ -206,11 +198,6 @@ class MetaClient(Client):
         ended = yield begin
         self.world.wrote(inode, index, operation)
         return index * FILE_CHUNK + (first + count) * CELL if ended.ok else 0
-
-    def _close_all(self) -> Task:
-        for session, inode in list(self._held.items()):
-            self._held.pop(session, None)
-            yield self.call(pb.CLOSE, inode=inode, session=session)
 
     def ended(self, operation: Operation, channel: int | None) -> None:
         super().ended(operation, None)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import logging
-import math
 import sys
 import time
 from collections import Counter
@@ -93,7 +92,8 @@ class MetaWorld(World):
         self.meta_kv = FaultyStore(self.loop.random, self.landed)
         self.meta_kv.observer = self.oracle.committed
         self.meta = MetaServer(self)
-        self._cuts: dict[int, float] = {}  # inode -> when its last truncate ended
+        self._cuts: dict[int, int] = {}  # inode -> when its last truncate ended
+        self._cutting: Counter[int] = Counter()  # inode -> truncates that have not ended
         self._writes: dict[ChunkKey, list[Operation]] = {}
 
     def _clients(self) -> list[Client]:
@@ -115,9 +115,14 @@ class MetaWorld(World):
 
     # ---- what clients tell
 
-    def truncated(self, inode: int, began_ns: int, ended_ns: int | None) -> None:
-        ended = math.inf if ended_ns is None else float(ended_ns)
-        self._cuts[inode] = max(self._cuts.get(inode, 0.0), ended)
+    def truncating(self, inode: int) -> None:
+        """Until it is answered - for ever, when the client dies - it may cut anything."""
+        self._cutting[inode] += 1
+
+    def truncated(self, inode: int, answered: bool) -> None:
+        if answered:
+            self._cutting[inode] -= 1
+            self._cuts[inode] = self.loop.now_ns
 
     def wrote(self, inode: int, index: int, operation: Operation) -> None:
         self._writes.setdefault((inode, index), []).append(operation)
@@ -244,8 +249,8 @@ class MetaWorld(World):
         """Acknowledged bytes of files that still have a name are there, if no truncate came."""
         for (inode, index), operations in self._writes.items():
             node = self.oracle.nodes[inode]
-            done = [o for o in operations if o.ok and o.began_ns > self._cuts.get(inode, 0.0)]
-            if node.removed or not done:
+            done = [o for o in operations if o.ok and o.began_ns > self._cuts.get(inode, -1)]
+            if node.removed or not done or self._cutting[inode]:
                 continue
             chain = self.state.chains[self.chain_of((inode, index))]  # type: ignore[index]
             chunk = self.disk(chain.targets[0].id).chunk((inode, index))
