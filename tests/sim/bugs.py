@@ -39,7 +39,6 @@ class Bugs:
     ignores_space = False
     sends_what_is_there = False
     one_page = False
-    goes_back = False
     tells_done_early = False
     meta_goes_on = False  # after a commit whose outcome it does not know
 

@@ -137,13 +137,6 @@ class ForwardOfAnyChain(Bugs):
         return request
 
 
-class ReadOfAnyChain(Bugs):
-    """The same, only for reads; and the lease is not looked at."""
-
-    name = "chain-goes-back"
-    goes_back = True
-
-
 class DedupWithoutChannel(Bugs):
     """Updates are recognised by client and sequence, whatever the channel."""
 
@@ -474,7 +467,6 @@ PLANTED: dict[str, type[Bugs]] = {
         PendingForgotten,
         OlderChainAccepted,
         ForwardOfAnyChain,
-        ReadOfAnyChain,
         DedupWithoutChannel,
         ResyncSendsWhatIsThere,
         LastPagesForgotten,

@@ -58,7 +58,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class DiskFaults:
-    slow: float = 0.0  # share of operations that stall
+    stall: float = 0.0  # share of operations that take up to stall_ns
     stall_ns: int = 3 * S
 
 
@@ -327,7 +327,7 @@ class Disk:
         self._journal = []
 
     def _delay_ns(self) -> int:
-        if self.faults.slow and self._loop.random.random() < self.faults.slow:
+        if self.faults.stall and self._loop.random.random() < self.faults.stall:
             self._landed["disk stall"] += 1
             return self._loop.random.randrange(self.faults.stall_ns)
         return self._loop.random.randrange(50_000, 3 * MS) * self.slowness

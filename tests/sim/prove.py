@@ -16,12 +16,19 @@ import sys
 import time
 from dataclasses import dataclass
 
-from tests.sim.bugs_table import PLANTED
+from tests.sim import bugs_table
+from tests.sim.bugs import Bugs
+from tests.sim.bugs_meta import META_BUGS
 from tests.sim.cluster import simulate
 from tests.sim.ledger import Violation
+from tests.sim.meta_world import simulate_meta
 
 __all__ = ["main"]
 
+PLANTED: dict[str, type[Bugs]] = {
+    **bugs_table.PLANTED,
+    **{bug.name: bug for bug in META_BUGS},
+}
 KNOWN = pathlib.Path(__file__).parent / "seeds" / "bugs.txt"
 SEEDS_MAX = 2000
 
@@ -38,7 +45,10 @@ def hunt(name: str, seeds: range) -> Caught | None:
     begin_s = time.process_time()
     for seed in seeds:
         try:
-            simulate(seed, PLANTED[name]())
+            if PLANTED[name] in META_BUGS:
+                simulate_meta(seed, PLANTED[name]())
+            else:
+                simulate(seed, PLANTED[name]())
         except Violation as violation:
             return Caught(seed, violation.rule, str(violation), time.process_time() - begin_s)
         except AssertionError as broken:  # a CHECK of the state machine of mgmtd

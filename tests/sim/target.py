@@ -90,7 +90,7 @@ class Target:
         self._feeding = False
 
     def set_chain(self, chain: ChainRecord) -> None:
-        if chain.version <= self.replica.chain_version and not self.node.world.bugs.goes_back:
+        if chain.version <= self.replica.chain_version:
             return
         state, before, after = _view(chain, self.id)
         self._view_successor = after
