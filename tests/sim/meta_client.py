@@ -151,7 +151,7 @@ class MetaClient(Client):
                     pb.SYNC, inode=inode, session=session, written_end=end, wrote=True,
                     durable=self.loop.random.random() < 0.5,
                 )  # fmt: skip
-        yield self.call(pb.CLOSE, inode=inode, session=session, written_end=end, wrote=bool(end))
+        yield self.call(pb.CLOSE, inode=inode, session=session, written_end=end, wrote=True)
 
     def _hold(self, channel: int) -> Task:
         """A file stays open while it is renamed, removed or truncated by others."""
@@ -161,7 +161,7 @@ class MetaClient(Client):
         inode, session = opened
         yield lambda done: self.after(self.loop.random.randrange(3 * S), lambda: done(None))
         end = yield from self._write_one(channel, inode)
-        yield self.call(pb.CLOSE, inode=inode, session=session, written_end=end, wrote=bool(end))
+        yield self.call(pb.CLOSE, inode=inode, session=session, written_end=end, wrote=True)
 
     def _open(self) -> Generator[Begin, Any, tuple[int, bytes] | None]:
         parent, name = self.world.some_directory(), self._name()
@@ -180,7 +180,8 @@ class MetaClient(Client):
         return inode, reply.session
 
     def _write_one(self, channel: int, inode: int) -> Generator[Begin, Any, int]:
-        """One past the last byte written, or 0."""
+        """One past the last byte that a chain acknowledged, or 0: what native/client tells when it
+        settles. A write whose outcome it does not know may leave bytes beyond."""
         first = self.loop.random.randrange(CELLS)
         count = self.loop.random.randrange(1, CELLS - first + 1)
         index = self.loop.random.randrange(FILE_CHUNKS)
