@@ -72,6 +72,7 @@ class World:
         self.state = self._first_state()
         self.publications = Publications(self)
         self.placed = {t.id: (t.node, c.id) for c in self.state.chains.values() for t in c.targets}
+        self.replaced: set[int] = set()  # targets on another disk that have not served since
         self.managers = [Manager(self, n + 1) for n in range(self.plan.managers)]
         self.nodes = {n + 1: self._node(n + 1) for n in range(self.plan.nodes)}
         self.clients = self._clients()

@@ -60,6 +60,8 @@ class Publications:
         world.loop.note(
             "mgmtd", move.chain, move.target, move.before.name, move.after.name, move.row.id
         )
+        if move.after is Public.SERVING:
+            world.replaced.discard(move.target)
         if move.after is Public.LASTSRV and move.before is Public.SERVING:
             world.ledger.died_ns[move.chain] = world.loop.now_ns
         if move.after is Public.LASTSRV:

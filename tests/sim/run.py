@@ -34,6 +34,7 @@ __all__ = ["Run", "Summary", "known_runs", "main", "run_all"]
 
 KNOWN = pathlib.Path(__file__).parent / "seeds" / "failed.txt"
 TWICE_EVERY = 20
+TELL_EVERY = 500
 SHRINK_MAX = 3  # failures of one call that are made smaller: each costs a hundred runs
 
 
@@ -83,6 +84,8 @@ def run_all(runs: Iterable[Run]) -> Summary:
     summary = Summary()
     for run in runs:
         summary.runs += 1
+        if summary.runs % TELL_EVERY == 0:
+            print(f"{summary.runs} runs, {len(summary.failures)} failed", flush=True)
         summary.drawn.update(Plan.draw(run.seed).strikes.keys())
         try:
             outcome = simulate(run.seed, changes=run.changes)
