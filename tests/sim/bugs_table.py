@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from fs3.errors import Conflict, OutcomeUnknown
 from fs3.mgmtd import cluster, transitions
 from fs3.mgmtd.cluster import Event
-from fs3.mgmtd.election import Election
+from fs3.mgmtd.election import Election, _read
 from fs3.mgmtd.state import LOCAL_UPTODATE, ClusterState, TargetReport
 from fs3.mgmtd.transitions import Belief, Public, Row, Situation
 from fs3.types import ChainVersion
@@ -290,7 +290,7 @@ class NoEpoch(Bugs):
     name = "two-primaries-without-epoch"
 
     def election(self, election: Election) -> Election:
-        election.guard = lambda txn: None  # type: ignore[assignment,method-assign,return-value]
+        election.guard = _read  # type: ignore[assignment,method-assign]
         return election
 
 

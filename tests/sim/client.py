@@ -150,9 +150,8 @@ class _Attempts:
             return
         operation.attempts += 1
         target, node, version = place
-        client.world.network.call(
-            client, client.world.nodes[node], self._request(target, version), self._done, S
-        )
+        request, wait_ns = self._request(target, version), client.world.load.call_ns
+        client.world.network.call(client, client.world.nodes[node], request, self._done, wait_ns)
 
     def _request(self, target: int, chain_version: int) -> object:
         operation = self.operation

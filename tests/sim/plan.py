@@ -28,6 +28,7 @@ class Load:
     think_ns: int
     deadline_ns: int
     duration_ns: int
+    call_ns: int = S  # how long an attempt waits: the longer, the later an answer that still counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +135,7 @@ def _draw_load(random: Random) -> Load:
         think_ns=random.choice((20, 100, 400)) * MS,
         deadline_ns=random.choice((2, 8, 20)) * S,
         duration_ns=random.randrange(6, 14) * S,
+        call_ns=random.choice((1, 1, 6)) * S,
     )
 
 
