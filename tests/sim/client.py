@@ -11,7 +11,7 @@ from fs3.types import ChainId
 from tests.sim import messages
 from tests.sim.disk import REMOVE, TRUNCATE, WRITE, Identity
 from tests.sim.ledger import CELL, CELLS, Operation, Violation
-from tests.sim.loop import MS, S
+from tests.sim.loop import MS
 from tests.sim.network import Endpoint, Reply
 
 if TYPE_CHECKING:

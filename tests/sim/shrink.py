@@ -20,7 +20,9 @@ RUNS_MAX = 120
 Changes = dict[str, str]
 
 
-def shrink(seed: int, rule: str, bugs: Callable[[], Bugs] = Bugs) -> Changes:
+def shrink(
+    seed: int, rule: str, bugs: Callable[[], Bugs] = Bugs, runs_max: int = RUNS_MAX
+) -> Changes:
     """What has to be set so that the seed still breaks `rule`; empty when nothing can go."""
     changes: Changes = {}
     runs = 0
@@ -28,7 +30,7 @@ def shrink(seed: int, rule: str, bugs: Callable[[], Bugs] = Bugs) -> Changes:
     while smaller:
         smaller = False
         for candidate in _candidates(Plan.draw(seed).changed(changes)):
-            if runs == RUNS_MAX:
+            if runs == runs_max:
                 return changes
             runs += 1
             if _fails(seed, {**changes, **candidate}, rule, bugs):
