@@ -74,14 +74,18 @@ def _deep(names: list[str]) -> dict[str, Caught | None]:
 
 
 def _quick() -> list[str]:
-    """The names that their known seed does not catch any more."""
+    """The names that their known seed does not catch any more. Bugs without a known seed are for
+    the deep proof."""
     missed = []
     for name, seed in known().items():
         found = hunt(name, range(seed, seed + 1))
         print(f"{name:<44} seed {seed:>4}  {found.rule if found else 'NOT CAUGHT'}", flush=True)
         if found is None:
             missed.append(name)
-    return missed + [name for name in PLANTED if name not in known()]
+    unproven = [name for name in PLANTED if name not in known()]
+    if unproven:
+        print(f"without a known seed, see --deep: {', '.join(unproven)}")
+    return missed
 
 
 def main(arguments: list[str]) -> int:
@@ -95,7 +99,7 @@ def main(arguments: list[str]) -> int:
         missed = _quick()
         for name in missed:
             print(f"FAIL {name} is not caught -> python -m tests.sim.prove {name}")
-        print(f"{len(PLANTED) - len(missed)} of {len(PLANTED)} planted bugs caught")
+        print(f"{len(known()) - len(missed)} of {len(PLANTED)} planted bugs caught")
         return 1 if missed else 0
     caught = _deep(options.names or list(PLANTED))
     if options.write:
