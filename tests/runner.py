@@ -16,6 +16,8 @@ from collections.abc import Mapping
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PYTEST = [sys.executable, "-m", "pytest"]
 SIMULATION = [sys.executable, "-m", "tests.sim.run"]
+META_SIMULATION = [sys.executable, "-m", "tests.sim.meta_world"]
+PROVE = [sys.executable, "-m", "tests.sim.prove"]
 NEMESIS = [sys.executable, "-m", "tests.nemesis"]
 DEEP_SEEDS = 10_000
 FUZZ_MINUTES = 10  # for each target of tests/fuzz
@@ -69,7 +71,16 @@ def levels() -> list[Level]:
             [["ctest", "--test-dir", "build", "--output-on-failure", "-j", "2"]],
         ),
         Level("posix", "the FUSE session on a memory file system", [[*PYTEST, "tests/posix"]]),
-        Level("sim", "300 simulated schedules with faults", [[*SIMULATION, "--seeds", "300"]]),
+        Level(
+            "sim",
+            "simulated schedules with faults, single faults, planted bugs",
+            [
+                [*SIMULATION, "--seeds", "300"],
+                [*META_SIMULATION, "--seeds", "60"],
+                [sys.executable, "-m", "tests.sim.singles"],
+                [*PROVE],
+            ],
+        ),
         Level(
             "cluster",
             "real processes and mounts",
@@ -93,8 +104,12 @@ def deep_levels() -> list[Level]:
     return [
         Level(
             "sim",
-            f"{DEEP_SEEDS:,} simulated schedules",
-            [[*SIMULATION, "--seeds", str(DEEP_SEEDS)]],
+            f"{DEEP_SEEDS:,} simulated schedules; every planted bug from seed 1",
+            [
+                [*SIMULATION, "--seeds", str(DEEP_SEEDS)],
+                [*META_SIMULATION, "--seeds", str(DEEP_SEEDS // 5)],
+                [*PROVE, "--deep"],
+            ],
         ),
         _sanitized(
             "asan",

@@ -39,8 +39,8 @@ class Bugs:
     ignores_space = False
     sends_what_is_there = False
     one_page = False
-    goes_back = False
     tells_done_early = False
+    meta_goes_on = False  # after a commit whose outcome it does not know
 
     @contextmanager
     def planted(self) -> Iterator[None]:
@@ -94,6 +94,9 @@ class Bugs:
         return event
 
     # ---- clients
+
+    def request_id(self, first: int, attempt: int) -> int:
+        return first
 
     def identity(self, operation: Operation) -> Identity:
         assert operation.identity is not None

@@ -81,27 +81,6 @@ class ReadDoesNotWait(Filter):
             return super().step(now_ns, event)
 
 
-class LeaseCheckedBeforeRead(Filter):
-    """Looks at the clock when the read begins, not after the bytes were read."""
-
-    name = "lease-checked-before-read"
-
-    class filter(Behind):
-        def __init__(self, replica: Any) -> None:
-            super().__init__(replica)
-            self._began: dict[int, int] = {}
-
-        def step(self, now_ns: int, event: Any) -> list[Any]:
-            when_ns = now_ns
-            if isinstance(event, craq.ReadDone):
-                when_ns = self._began.pop(event.op, now_ns)
-            effects = super().step(when_ns, event)
-            for effect in effects:
-                if isinstance(effect, craq.StartRead):
-                    self._began[effect.op] = now_ns
-            return effects
-
-
 class DedupForgotten(Filter):
     """A restart forgets which updates were applied."""
 
@@ -179,7 +158,6 @@ REPLICA_BUGS: tuple[type[Bugs], ...] = (
     AckBeforeSuccessor,
     ReadWithoutLease,
     ReadDoesNotWait,
-    LeaseCheckedBeforeRead,
     DedupForgotten,
     DedupNotMoved,
     ResyncSkipsChunks,

@@ -10,7 +10,7 @@ gone that nobody was told is done, but that was read.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from tests.sim import blackbox, witness
@@ -18,6 +18,8 @@ from tests.sim.disk import ChunkKey, Disk, Position
 from tests.sim.ledger import CELL, Ledger, Operation, Violation
 
 __all__ = ["Judged", "blind_call", "check_histories", "check_replicas"]
+
+ChainOf = Callable[[ChunkKey], int]
 
 
 @dataclass(slots=True)
@@ -61,7 +63,7 @@ def check_replicas(chain: int, disks: Iterable[tuple[str, Disk]]) -> dict[ChunkK
     return tips
 
 
-def check_histories(ledger: Ledger, tips: dict[ChunkKey, Position]) -> Judged:
+def check_histories(ledger: Ledger, tips: dict[ChunkKey, Position], chain_of: ChainOf) -> Judged:
     """I1 to I4 and I10 of every chunk, by both checkers."""
     by_chunk: dict[ChunkKey, list[Operation]] = {}
     for operation in ledger.operations:
@@ -74,7 +76,11 @@ def check_histories(ledger: Ledger, tips: dict[ChunkKey, Position]) -> Judged:
             for entry in (ledger.entries[chunk, position],)
         ]
         known = {step.position for step in history} | {None}
-        lost = [o for o in operations if o.position not in known and _may_be_forgotten(ledger, o)]
+        lost = [
+            o
+            for o in operations
+            if o.position not in known and _may_be_forgotten(ledger, chain_of, o)
+        ]
         kept = [o for o in operations if o not in lost]
         judged.forgotten_reads += len(lost)
         witness.check(kept, history)
@@ -82,13 +88,13 @@ def check_histories(ledger: Ledger, tips: dict[ChunkKey, Position]) -> Judged:
     return judged
 
 
-def _may_be_forgotten(ledger: Ledger, operation: Operation) -> bool:
+def _may_be_forgotten(ledger: Ledger, chain_of: ChainOf, operation: Operation) -> bool:
     """A read of an update that was never acknowledged, before nobody served the chain."""
     if operation.kind != "read" or not operation.ok or operation.position is None:
         return False
     chunk = operation.chunk
     assert operation.ended_ns is not None
-    died = ledger.died_ns.get(chunk[0], -1) > operation.ended_ns
+    died = ledger.died_ns.get(chain_of(chunk), -1) > operation.ended_ns
     return died and (chunk, operation.position) not in ledger.promised
 
 

@@ -11,7 +11,7 @@ from fs3.types import ChainId
 from tests.sim import messages
 from tests.sim.disk import REMOVE, TRUNCATE, WRITE, Identity
 from tests.sim.ledger import CELL, CELLS, Operation, Violation
-from tests.sim.loop import MS, S
+from tests.sim.loop import MS
 from tests.sim.network import Endpoint, Reply
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ class Client(Endpoint):
         """(target, node, chain version): the head for updates, any serving one for reads."""
         if self._routing is None:
             return None
-        chain = self._routing.chains[ChainId(operation.chunk[0])]
+        chain = self._routing.chains[ChainId(self.world.chain_of(operation.chunk))]
         serving = [t for t in chain.targets if t.public is Public.SERVING]
         if not serving:
             return None
@@ -150,9 +150,8 @@ class _Attempts:
             return
         operation.attempts += 1
         target, node, version = place
-        client.world.network.call(
-            client, client.world.nodes[node], self._request(target, version), self._done, S
-        )
+        request, wait_ns = self._request(target, version), client.world.load.call_ns
+        client.world.network.call(client, client.world.nodes[node], request, self._done, wait_ns)
 
     def _request(self, target: int, chain_version: int) -> object:
         operation = self.operation

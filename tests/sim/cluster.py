@@ -56,6 +56,8 @@ class Outcome:
 
 
 class World:
+    liveness_ns = LIVENESS_NS
+
     def __init__(self, plan: Plan, seed: int, bugs: Bugs, trace: Trace | None = None) -> None:
         self.plan = plan
         self.load = self.plan.load
@@ -70,9 +72,10 @@ class World:
         self.state = self._first_state()
         self.publications = Publications(self)
         self.placed = {t.id: (t.node, c.id) for c in self.state.chains.values() for t in c.targets}
+        self.replaced: set[int] = set()  # targets on another disk that have not served since
         self.managers = [Manager(self, n + 1) for n in range(self.plan.managers)]
         self.nodes = {n + 1: self._node(n + 1) for n in range(self.plan.nodes)}
-        self.clients = [Client(self, n + 1) for n in range(self.load.clients)]
+        self.clients = self._clients()
         self.nemesis = Nemesis(self, self.plan)
         self.points: Points | None = None
 
@@ -92,6 +95,13 @@ class World:
     def _node(self, number: int) -> StorageNode:
         placed = [(t, chain) for t, (node, chain) in self.placed.items() if node == number]
         return StorageNode(self, number, placed, self.plan.drift * (-1) ** number)
+
+    def _clients(self) -> list[Client]:
+        return [Client(self, n + 1) for n in range(self.load.clients)]
+
+    def chain_of(self, chunk: ChunkKey) -> int:
+        """Without files, a chunk is named by its chain."""
+        return chunk[0]
 
     # ---- who is there
 
@@ -135,8 +145,7 @@ class World:
         for node in self.nodes.values():
             node.start()
         self._until(self._level, "the chains form")
-        for client in self.clients:
-            client.start(self.load.channels)
+        self._start_load()
         if script is None:
             self.nemesis.start()
         else:
@@ -161,6 +170,10 @@ class World:
                     "I1", f"{chunk}: the restart of everything led from {tip} to {after.get(chunk)}"
                 )
 
+    def _start_load(self) -> None:
+        for client in self.clients:
+            client.start(self.load.channels)
+
     def _lose_power(self) -> None:
         self.loop.note("all power lost")
         for node in self.nodes.values():
@@ -173,10 +186,13 @@ class World:
 
     def _until(self, condition: Callable[[], bool], what: str) -> None:
         """I27."""
-        until_ns = self.loop.now_ns + LIVENESS_NS
+        until_ns = self.loop.now_ns + self.liveness_ns
         while not condition():
             if self.loop.now_ns >= until_ns:
-                raise Violation("I27", f"60 virtual seconds passed before {what}: {self._stuck()}")
+                spent_s = self.liveness_ns // S
+                raise Violation(
+                    "I27", f"{spent_s} virtual seconds passed, not {what}: {self._stuck()}"
+                )
             try:
                 self.loop.run(self.loop.now_ns + POLL_NS)
             except Stalled as stalled:
@@ -210,7 +226,7 @@ class World:
         for chain in self.state.chains.values():
             disks = [(f"target {t.id}", self.disk(t.id)) for t in chain.targets]
             tips |= check_replicas(chain.id, disks)
-        self.judged = check_histories(self.ledger, tips)
+        self.judged = check_histories(self.ledger, tips, self.chain_of)
         return tips
 
 

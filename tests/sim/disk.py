@@ -58,7 +58,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class DiskFaults:
-    slow: float = 0.0  # share of operations that stall
+    stall: float = 0.0  # share of operations that take up to stall_ns
     stall_ns: int = 3 * S
 
 
@@ -96,15 +96,19 @@ class Disk:
         self._journal: list[Change] = []
         self._under_way: dict[int, Change] = {}
         self._damaged: set[tuple[ChunkKey, Position]] = set()
+        self._removed: dict[ChunkKey, Position] = {}  # for the checks: no disk keeps that
         self._next = 0
 
     # ---- what is there
 
     def chunk(self, key: ChunkKey) -> Chunk:
-        return self._seen.chunks.get(key, EMPTY)
+        found = self._seen.chunks.get(key, EMPTY)
+        if found.committed is None and key in self._removed:
+            return Chunk(None, found.pending, self._removed[key])
+        return found
 
     def chunks(self) -> list[tuple[ChunkKey, Chunk]]:
-        return sorted(self._seen.chunks.items(), key=lambda item: item[0])
+        return [(key, self.chunk(key)) for key in sorted({*self._seen.chunks, *self._removed})]
 
     def rows(self) -> list[Row]:
         return list(self._seen.rows.values())
@@ -145,10 +149,10 @@ class Disk:
 
         def change(state: _State) -> None:
             if commit:
-                _commit(state, key, made)
+                self._commit_in(state, key, made)
             else:
                 before = state.chunks.get(key, EMPTY)
-                state.chunks[key] = Chunk(before.committed, made, before.removed)
+                state.chunks[key] = Chunk(before.committed, made)
 
         if damaged and "no-checksum" not in self.quirks:
             # What is kept of the old version is verified before it is copied.
@@ -180,7 +184,13 @@ class Disk:
         if pending is None or pending.position[1] != version:
             raise AssertionError(f"commit of version {version} of {key}, pending is {pending}")
         made = pending
-        self._write(lambda state: _commit(state, key, made), synced, outcome)
+        self._write(lambda state: self._commit_in(state, key, made), synced, outcome)
+
+    def _commit_in(self, state: _State, key: ChunkKey, made: Version) -> None:
+        _commit(state, key, made)
+        # Resync removes under position (0, 0): the history of the chunk is the predecessor's.
+        if state is self._seen and made.kind == REMOVE and made.position != (0, 0):
+            self._removed[key] = made.position
 
     def discard(self, key: ChunkKey) -> None:
         if "keeps-discarded" in self.quirks:
@@ -188,7 +198,7 @@ class Disk:
 
         def change(state: _State) -> None:
             before = state.chunks.get(key, EMPTY)
-            state.chunks[key] = Chunk(before.committed, None, before.removed)
+            state.chunks[key] = Chunk(before.committed)
 
         self._apply(change, synced=False)
 
@@ -203,17 +213,13 @@ class Disk:
 
     def note_removed(self, removed: dict[ChunkKey, Position]) -> None:
         """The predecessor's history of removals, for the checks; no operation of the real disk."""
-
-        for state in (self._seen, self._durable):
-            for key in {**state.chunks, **removed}:
-                chunk = state.chunks.get(key, EMPTY)
-                state.chunks[key] = Chunk(chunk.committed, chunk.pending, removed.get(key))
+        self._removed = dict(removed)
 
     def removed(self) -> dict[ChunkKey, Position]:
         return {
-            key: chunk.removed
-            for key, chunk in self._seen.chunks.items()
-            if chunk.removed is not None and chunk.committed is None
+            key: position
+            for key, position in self._removed.items()
+            if self.chunk(key).committed is None
         }
 
     def read(
@@ -267,6 +273,7 @@ class Disk:
         self._seen = self._durable.copy()
         self._journal = []
         self._damaged.clear()
+        self._removed = {}
 
     def _fails_now(self, kind: str) -> bool:
         if kind not in self.fail_once:
@@ -327,7 +334,7 @@ class Disk:
         self._journal = []
 
     def _delay_ns(self) -> int:
-        if self.faults.slow and self._loop.random.random() < self.faults.slow:
+        if self.faults.stall and self._loop.random.random() < self.faults.stall:
             self._landed["disk stall"] += 1
             return self._loop.random.randrange(self.faults.stall_ns)
         return self._loop.random.randrange(50_000, 3 * MS) * self.slowness
@@ -335,10 +342,7 @@ class Disk:
 
 def _commit(state: _State, key: ChunkKey, made: Version) -> None:
     if made.kind == REMOVE:
-        # Resync removes under position (0, 0): the history of the chunk is the predecessor's.
-        before = state.chunks.get(key, EMPTY)
-        real = made.position != (0, 0)
-        state.chunks[key] = Chunk(removed=made.position if real else before.removed)
+        state.chunks.pop(key, None)
     else:
         state.chunks[key] = Chunk(committed=made)
     if made.identity[0] != NOBODY and "no-dedup-row" not in state.quirks:

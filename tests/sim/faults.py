@@ -49,6 +49,7 @@ class Nemesis:
         self.on = False
         world = self.world
         world.loop.note("heal")
+        world.points = None
         world.network.heal()
         world.store.faults = StoreFaults()
         world.store.down = False

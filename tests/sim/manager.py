@@ -163,7 +163,7 @@ class Manager(Endpoint):
         """The world goes on, and this process only afterwards, from where it is."""
         epoch = self.epoch
         self.pause(duration_ns)
-        self.loop.run(self.loop.now_ns + duration_ns)
+        self.loop.run(self.loop.now_ns + duration_ns - 1)  # it holds its lock until it returns
         if self.epoch != epoch:
             raise Died
 
@@ -197,7 +197,7 @@ class Manager(Endpoint):
         self.loop.after(0, lambda: self.epoch == epoch and self._give_up("fenced"))
 
     def publish(self, state: ClusterState) -> None:
-        self.world.published(state, self.name)
+        self.world.published(state, f"{self.name}.{self.epoch}")
         push = messages.PushRouting(state)
         for watcher in self.world.watchers():
             self.world.network.send(self.name, watcher.name, _delivery(watcher, push))

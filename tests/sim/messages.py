@@ -13,7 +13,9 @@ __all__ = [
     "GetRouting",
     "Heartbeat",
     "Leave",
+    "MetaCall",
     "PushRouting",
+    "QueryLast",
     "ReadRequest",
     "Register",
     "TellDone",
@@ -94,6 +96,23 @@ class Heartbeat:
 class Exit:
     node: NodeId
     incarnation: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QueryLast:
+    """The highest chunk of an inode on a chain."""
+
+    target: int
+    inode: int
+    chain_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class MetaCall:
+    """A frame to the metadata service: method and protobuf body, as in proto/meta.proto."""
+
+    method: int
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)

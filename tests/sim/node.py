@@ -122,6 +122,8 @@ class StorageNode(Endpoint):
             target.ask(request, reply)
         elif isinstance(request, messages.TellDone):
             target.tell_done(request, reply)
+        elif isinstance(request, messages.QueryLast):
+            target.query_last(request, reply)
 
     def call_node(self, node: int, request: object, done: Reply, timeout_ns: int) -> None:
         self.world.network.call(self, self.world.nodes[node], request, done, timeout_ns)
@@ -239,6 +241,7 @@ class StorageNode(Endpoint):
         until_ns = self._offered[1]
         self._offered = None
         for target in self.targets.values():
+            target.lease_until_ns = until_ns
             target.feed(craq.SetLease(until_ns))
 
     def _reports(self) -> tuple[TargetReport, ...]:

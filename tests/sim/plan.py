@@ -28,6 +28,7 @@ class Load:
     think_ns: int
     deadline_ns: int
     duration_ns: int
+    call_ns: int = S  # how long an attempt waits: the longer, the later an answer that still counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,26 +47,22 @@ class Plan:
 
     @classmethod
     def draw(cls, seed: int) -> Plan:
-        random = Random(f"plan {seed}")
+        """Each part from a stream of its own, so that a new kind of fault leaves the rest of a
+        seed as it was."""
+        random = Random(f"shape {seed}")
         nodes = random.choice((3, 3, 3, 4, 5))
-        replicas = min(nodes, random.choice((1, 2, 2, 3, 3, 3, 3, 4)))
-        kinds = random.sample(sorted(STRIKES), random.choice((1, 1, 2, 2, 3, 4)))
         lease_ns = random.choice((2, 2, 3, 4)) * S
         return cls(
             nodes=nodes,
-            replicas=replicas,
+            replicas=min(nodes, random.choice((1, 2, 2, 3, 3, 3, 3, 4))),
             managers=random.choice((1, 1, 2, 3)),
             lease_ns=lease_ns,
-            load=_draw_load(random),
-            network=_draw_network(random, lease_ns),
-            disk=DiskFaults(
-                random.choice((0.0, 0.0, 0.0, 0.01, 0.05)), random.choice((1, 3, 5)) * S
-            ),
-            store=StoreFaults(
-                conflict=random.choice((0.0, 0.0, 0.1)), unknown=random.choice((0.0, 0.0, 0.1))
-            ),
+            load=_draw_load(Random(f"load {seed}")),
+            network=_draw_network(Random(f"network {seed}"), lease_ns),
+            disk=_draw_disk(Random(f"disk {seed}")),
+            store=_draw_store(Random(f"store {seed}")),
             drift=random.choice((0.0, 0.01)),
-            strikes={kind: random.randrange(700, 4000) * MS for kind in sorted(kinds)},
+            strikes=_draw_strikes(seed),
         )
 
     def changed(self, changes: dict[str, str]) -> Plan:
@@ -113,6 +110,21 @@ def _shown(name: str, value: object) -> str:
     return str(value)
 
 
+def _draw_strikes(seed: int) -> dict[str, int]:
+    count = Random(f"strikes {seed}").choice((1, 1, 2, 2, 3, 4))
+    drawn = {kind: Random(f"{kind} {seed}") for kind in STRIKES}
+    ranked = sorted(drawn, key=lambda kind: drawn[kind].random())
+    return {kind: drawn[kind].randrange(700, 4000) * MS for kind in sorted(ranked[:count])}
+
+
+def _draw_disk(random: Random) -> DiskFaults:
+    return DiskFaults(random.choice((0.0, 0.0, 0.0, 0.01, 0.05)), random.choice((1, 3, 5)) * S)
+
+
+def _draw_store(random: Random) -> StoreFaults:
+    return StoreFaults(random.choice((0.0, 0.0, 0.1)), random.choice((0.0, 0.0, 0.1)))
+
+
 def _draw_load(random: Random) -> Load:
     return Load(
         clients=random.randrange(1, 6),
@@ -123,6 +135,7 @@ def _draw_load(random: Random) -> Load:
         think_ns=random.choice((20, 100, 400)) * MS,
         deadline_ns=random.choice((2, 8, 20)) * S,
         duration_ns=random.randrange(6, 14) * S,
+        call_ns=random.choice((1, 1, 6)) * S,
     )
 
 

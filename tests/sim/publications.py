@@ -28,15 +28,12 @@ class Publications:
         self.rows: set[str] = set()  # of the state table that were executed
         self._world = world
         self._content: dict[tuple[int, int], Content] = {}  # chain, its version
-        self._newest: dict[int, int] = {}  # chain -> version
-        self._newest_routing = 0
+        self._newest: dict[str, dict[int, int]] = {}  # life of a manager -> chain -> version
 
     def check(self, state: ClusterState, who: str) -> None:
-        if state.version < self._newest_routing:
-            raise Violation(
-                "I14", f"{who} publishes routing {state.version} after {self._newest_routing}"
-            )
-        self._newest_routing = state.version
+        # A primary that slept may publish what it had written before another took over: receivers
+        # ignore what is older. The content of a version is the same all the same.
+        newest = self._newest.setdefault(who, {})
         for chain in state.chains.values():
             content = tuple((t.id, int(t.public)) for t in chain.targets)
             known = self._content.setdefault((chain.id, chain.version), content)
@@ -46,13 +43,13 @@ class Publications:
                     f"{who} publishes chain {chain.id} version {chain.version} as {content}; "
                     f"it was published as {known}",
                 )
-            if chain.version < self._newest.get(chain.id, 0):
+            if chain.version < newest.get(chain.id, 0):
                 raise Violation(
                     "I6",
-                    f"{who}: chain {chain.id} goes back from version {self._newest[chain.id]} to "
+                    f"{who}: chain {chain.id} goes back from version {newest[chain.id]} to "
                     f"{chain.version}",
                 )
-            self._newest[chain.id] = chain.version
+            newest[chain.id] = chain.version
 
     def moved(self, state: ClusterState, move: Move) -> None:
         world = self._world
@@ -60,6 +57,8 @@ class Publications:
         world.loop.note(
             "mgmtd", move.chain, move.target, move.before.name, move.after.name, move.row.id
         )
+        if move.after is Public.SERVING:
+            world.replaced.discard(move.target)
         if move.after is Public.LASTSRV and move.before is Public.SERVING:
             world.ledger.died_ns[move.chain] = world.loop.now_ns
         if move.after is Public.LASTSRV:
@@ -71,7 +70,7 @@ class Publications:
         """I9."""
         disk = self._world.disk(target)
         for chunk, position in self._world.ledger.acknowledged.items():
-            if chunk[0] != chain:
+            if self._world.chain_of(chunk) != chain:
                 continue
             held = disk.chunk(chunk)
             there = _newest(held)

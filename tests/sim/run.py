@@ -2,10 +2,13 @@
 
     python -m tests.sim.run --seeds 300            the gate: seeds that failed once, then 1..300
     python -m tests.sim.run --seed 4711 --trace    one run again, with everything that happened
-    python -m tests.sim.run --seed 4711 --bug NAME with a planted bug (tests/sim/bugs.py)
+    python -m tests.sim.run --seed 4711 --shrink   the smallest run that still fails
+    python -m tests.sim.run --seed 4711 --set clients=1 --set strikes=kill,pause
+    python -m tests.sim.run --seed 4711 --bug NAME with a planted bug (tests/sim/bugs_table.py)
 
 Every 20th seed runs twice and must leave the same fingerprint. A run in which no fault landed at
-all fails: it would have tested nothing.
+all fails: it would have tested nothing. A seed that fails is shrunk, and belongs into
+seeds/failed.txt for ever.
 """
 
 import argparse
@@ -15,6 +18,7 @@ import pathlib
 import sys
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from tests.sim.bugs import Bugs
@@ -23,12 +27,23 @@ from tests.sim.checks import Judged
 from tests.sim.cluster import Outcome, simulate
 from tests.sim.ledger import Violation
 from tests.sim.plan import Plan
+from tests.sim.shrink import command, shrink
 from tests.sim.strikes import STRIKES
 
-__all__ = ["Summary", "known_seeds", "main", "run_seeds"]
+__all__ = ["Run", "Summary", "known_runs", "main", "run_all"]
 
 KNOWN = pathlib.Path(__file__).parent / "seeds" / "failed.txt"
 TWICE_EVERY = 20
+TELL_EVERY = 500
+SHRINK_MAX = 3  # failures of one call that are made smaller: each costs a hundred runs
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A seed, and the values of its plan that were set by hand."""
+
+    seed: int
+    changes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -55,47 +70,60 @@ class Summary:
         self.rows.update(outcome.rows)
 
 
-def known_seeds() -> list[int]:
-    """Seeds that failed once; they run first, for ever."""
-    lines = KNOWN.read_text().splitlines()
-    return [int(line.split("#")[0]) for line in lines if line.split("#")[0].strip()]
+def known_runs() -> list[Run]:
+    """Those that failed once; they run first, for ever. A line: SEED [name=value ...] # what."""
+    runs = []
+    for line in KNOWN.read_text().splitlines():
+        words = line.partition("#")[0].split()
+        if words:
+            runs.append(Run(int(words[0]), _settings(words[1:])))
+    return runs
 
 
-def run_seeds(seeds: list[int], bugs: Bugs | None = None, stop_at_failure: bool = False) -> Summary:
+def run_all(runs: Iterable[Run]) -> Summary:
     summary = Summary()
-    for number, seed in enumerate(seeds):
+    for run in runs:
         summary.runs += 1
-        summary.drawn.update(Plan.draw(seed).strikes.keys())
+        if summary.runs % TELL_EVERY == 0:
+            print(f"{summary.runs} runs, {len(summary.failures)} failed", flush=True)
+        summary.drawn.update(Plan.draw(run.seed).strikes.keys())
         try:
-            outcome = simulate(seed, bugs)
+            outcome = simulate(run.seed, changes=run.changes)
             summary.add(outcome)
-            if number % TWICE_EVERY == 0:
+            if summary.runs % TWICE_EVERY == 1:
                 summary.repeated += 1
-                again = simulate(seed, bugs)
+                again = simulate(run.seed, changes=run.changes)
                 if again.fingerprint != outcome.fingerprint:
                     raise Violation("determinism", "two runs of the seed differ")
         except Violation as violation:
-            summary.failures.append((seed, str(violation)))
-            _report(seed, violation, bugs)
-            if stop_at_failure:
-                break
+            summary.failures.append((run.seed, str(violation)))
+            _report(run, violation)
+            if len(summary.failures) <= SHRINK_MAX and not run.changes:
+                _report_smaller(run.seed, violation.rule)
     return summary
 
 
-def _report(seed: int, violation: Violation, bugs: Bugs | None) -> None:
-    planted = f" --bug {bugs.name}" if bugs else ""
-    if not planted:
-        print(f"FAIL {violation.rule} seed={seed} -> tests/run sim --seed {seed} --trace")
-        print(f"     {violation}\n     {Plan.draw(seed)}", flush=True)
+def _report(run: Run, violation: Violation) -> None:
+    repeat = command(run.seed, run.changes)
+    print(f"FAIL {violation.rule} seed={run.seed} -> {repeat}")
+    print(f"     {violation}\n     {Plan.draw(run.seed).changed(run.changes)}", flush=True)
 
 
-def _one(seed: int, bugs: Bugs | None, trace: bool) -> int:
-    print(f"seed {seed}: {Plan.draw(seed)}")
+def _report_smaller(seed: int, rule: str, bug: type[Bugs] = Bugs) -> None:
+    changes = shrink(seed, rule, bug)
+    settings = " ".join(f"{name}={value}" for name, value in changes.items())
+    print(f"     smaller: {command(seed, changes)}")
+    print(f"     for seeds/failed.txt: {seed} {settings}  # {rule}", flush=True)
+
+
+def _one(run: Run, bug: type[Bugs], trace: bool, smaller: bool) -> int:
+    print(f"seed {run.seed}: {Plan.draw(run.seed).changed(run.changes)}")
     try:
-        outcome = simulate(seed, bugs, print if trace else None)
+        outcome = simulate(run.seed, bug(), print if trace else None, run.changes)
     except Violation as violation:
-        _report(seed, violation, bugs)
-        print(f"FAIL {violation}")
+        _report(run, violation)
+        if smaller:
+            _report_smaller(run.seed, violation.rule, bug)
         return 1
     print(
         f"ok: {outcome.operations} operations ({outcome.updates} updates), {outcome.steps} steps, "
@@ -109,27 +137,17 @@ def _counts(counter: Counter[str]) -> str:
     return ", ".join(f"{name} {count}" for name, count in counter.most_common()) or "nothing"
 
 
-def main(arguments: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.sim.run")
-    parser.add_argument("--seed", type=int, help="run this one seed")
-    parser.add_argument("--seeds", type=int, default=300, help="how many seeds (default 300)")
-    parser.add_argument("--first", type=int, default=1, help="the first of them (default 1)")
-    parser.add_argument("--trace", action="store_true", help="print everything that happens")
-    parser.add_argument("--bug", choices=sorted(PLANTED), help="plant this protocol bug")
-    options = parser.parse_args(arguments)
-    logging.getLogger("fs3").addHandler(logging.NullHandler())  # what managers warn of is in traces
-    bugs = PLANTED[options.bug]() if options.bug else None
-    if options.seed is not None:
-        return _one(options.seed, bugs, options.trace)
-    seeds = [*known_seeds(), *itertools.islice(itertools.count(options.first), options.seeds)]
-    begin_s = time.monotonic()
-    summary = run_seeds(seeds, bugs)
-    spent_s = time.monotonic() - begin_s
+def _settings(words: Iterable[str]) -> dict[str, str]:
+    pairs = [word.partition("=") for word in words]
+    return {name: value for name, _, value in pairs}
+
+
+def _tell(summary: Summary, spent_s: float) -> None:
     print(
-        f"{summary.runs} seeds ({summary.repeated} of them twice) in {spent_s:.1f} s: "
-        f"{(summary.runs + summary.repeated) / spent_s:.1f} schedules/s, {summary.steps} steps, "
-        f"{summary.operations} operations, {summary.updates} acknowledged updates, "
-        f"{summary.virtual_s:.0f} virtual s"
+        f"{summary.runs} seeds ({summary.repeated} of them twice): "
+        f"{(summary.runs + summary.repeated) / spent_s:.1f} schedules/s per core, "
+        f"{summary.steps} steps, {summary.operations} operations, {summary.updates} acknowledged "
+        f"updates, {summary.virtual_s:.0f} virtual s"
     )
     drawn = [f"{kind} {summary.drawn[kind]}" for kind in STRIKES]
     print("drawn:  " + ", ".join(drawn))
@@ -138,6 +156,29 @@ def main(arguments: list[str]) -> int:
     judged = summary.judged
     print(f"black box: {judged.blind} histories judged, {judged.too_big} were beyond its bar")
     print(f"reads of unacknowledged updates that died with all replicas: {judged.forgotten_reads}")
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.sim.run")
+    parser.add_argument("--seed", type=int, help="run this one seed")
+    parser.add_argument("--seeds", type=int, default=300, help="how many seeds (default 300)")
+    parser.add_argument("--first", type=int, default=1, help="the first of them (default 1)")
+    parser.add_argument("--trace", action="store_true", help="print everything that happens")
+    parser.add_argument("--shrink", action="store_true", help="make the failure of --seed smaller")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="a value of the plan"
+    )
+    parser.add_argument("--bug", choices=sorted(PLANTED), help="plant this protocol bug")
+    options = parser.parse_args(arguments)
+    logging.getLogger("fs3").addHandler(logging.NullHandler())  # what managers warn of is in traces
+    if options.seed is not None:
+        bug = PLANTED[options.bug] if options.bug else Bugs
+        run = Run(options.seed, _settings(options.set))
+        return _one(run, bug, options.trace, options.shrink)
+    seeds = itertools.islice(itertools.count(options.first), options.seeds)
+    begin_s = time.process_time()
+    summary = run_all([*known_runs(), *map(Run, seeds)])
+    _tell(summary, time.process_time() - begin_s)
     if not summary.landed:
         print("FAIL no fault landed: nothing was tested")
         return 1

@@ -16,6 +16,7 @@ from fs3.kv.memory import MemoryStore
 __all__ = ["FaultyStore", "StoreFaults"]
 
 T = TypeVar("T")
+Observer = Callable[[Sequence[Callable[[Transaction], object]], Sequence[object]], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,7 @@ class FaultyStore:
         self.inner = MemoryStore()
         self.faults = StoreFaults()
         self.down = False
+        self.observer: Observer | None = None  # told of every batch that was applied, in order
         self._random = random
         self._landed = landed
 
@@ -50,11 +52,28 @@ class FaultyStore:
         self, operations: Sequence[Callable[[Transaction], T]]
     ) -> list[T | BaseException]:
         self._check_up()
-        if not self.lose_outcome():
-            return self.inner.run_batch(operations)
-        if self._random.random() < 0.5:
-            self.inner.run_batch(operations)
-        raise OutcomeUnknown(Status.TIMED_OUT, "sim/store", "the outcome of the batch is unknown")
+        for operation in operations:
+            if self.meet_conflict():
+                self._run_in_vain(operation)
+        lost = self.lose_outcome()
+        if lost and not self.happened():
+            raise OutcomeUnknown(Status.TIMED_OUT, "sim/store", "the outcome is unknown")
+        results = self.inner.run_batch(operations)
+        if self.observer is not None:
+            self.observer(operations, results)
+        if lost:
+            raise OutcomeUnknown(Status.TIMED_OUT, "sim/store", "the outcome is unknown")
+        return results
+
+    def _run_in_vain(self, operation: Callable[[Transaction], object]) -> None:
+        """An attempt that meets another transaction at its commit: it left nothing behind."""
+        transaction = self.inner.begin()
+        try:
+            operation(transaction)
+        except Exception:  # its outcome does not count, whatever it is
+            return
+        finally:
+            transaction.cancel()
 
     def sync(self) -> None:
         self._check_up()

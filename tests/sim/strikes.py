@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from fs3.mgmtd.transitions import Public
 from tests.sim import strikes_disk
 from tests.sim.loop import MS, S
+from tests.sim.points import READ, RESYNC, WRITE, Points
 
 if TYPE_CHECKING:
     from tests.sim.faults import Nemesis
@@ -81,6 +82,27 @@ def wall_clock(n: Nemesis) -> None:
     if node is not None:
         n.landed["wall clock jump"] += 1
         node.wall_jump_ns += n.random.choice((-3600, -5, 5, 3600)) * S
+
+
+def _at_some_point(n: Nemesis, points: tuple[str, ...], actions: tuple[str, ...]) -> None:
+    """The next server that passes a named point does so for the last time in a while."""
+    if n.world.points is None or n.world.points.fired:
+        point, action = n.random.choice(points), n.random.choice(actions)
+        n.landed[f"at a point: {action}"] += 1
+        n.world.points = Points(n.world, point, action)
+
+
+def pause_in_read(n: Nemesis) -> None:
+    """F2, exactly where a lease may end between a check and an answer."""
+    _at_some_point(n, READ, ("pause",))
+
+
+def at_write_point(n: Nemesis) -> None:
+    _at_some_point(n, WRITE, ("kill", "pause", "delay"))
+
+
+def at_resync_point(n: Nemesis) -> None:
+    _at_some_point(n, RESYNC, ("kill", "pause", "delay"))
 
 
 # ---- mgmtd: F16, F17, F19
@@ -235,6 +257,9 @@ STRIKES: dict[str, Callable[[Nemesis], None]] = {
         most_die,
         pause,
         wall_clock,
+        pause_in_read,
+        at_write_point,
+        at_resync_point,
         pause_manager,
         restart_manager,
         failover_twice,

@@ -6,7 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from fs3.kv.api import transact
 from fs3.mgmtd.state import TargetReport
+from fs3.mgmtd.store import read_all
 from fs3.mgmtd.transitions import Public
 from fs3.types import ChainId, ChainVersion, TargetId
 from tests.sim.loop import MS, S
@@ -136,9 +138,14 @@ def _while_out(
     incarnation = node.incarnation
     node.crash(power_loss=False)
     n.report_exit_now(node, incarnation)
-    chain = n.world.state.chains[ChainId(n.world.placed[target][1])]
+    stored = transact(n.world.store.inner, read_all)  # what is published may be behind it
+    assert stored is not None
+    chain = stored.chains[ChainId(n.world.placed[target][1])]
     public = next(t.public for t in chain.targets if t.id == target)
-    if public not in (Public.SERVING, Public.LASTSRV) and not chain.forming:
+    others = {t.id for t in chain.targets if t.id != target}
+    whole = public not in (Public.SERVING, Public.LASTSRV) and not others & n.world.replaced
+    if whole and not chain.forming:
+        n.world.replaced.add(target)
         n.landed[kind] += 1
         n.world.loop.note(kind, target)
         act()

@@ -16,10 +16,12 @@ from fs3.errors import Status
 from fs3.mgmtd.state import ChainRecord
 from fs3.mgmtd.transitions import Public
 from tests.sim import messages
-from tests.sim.disk import EIO, REMOVE, Chunk, ChunkKey, Disk, Position, Version, checksum
+from tests.sim.disk import EIO, Chunk, ChunkKey, Disk, Position, Version, checksum
 from tests.sim.ledger import Violation
 from tests.sim.loop import MS, S
 from tests.sim.network import Reply
+from tests.sim.target_books import Books
+from tests.sim.target_values import Peer, listed, load_event, seen, sum_of, view
 
 if TYPE_CHECKING:
     from tests.sim.node import StorageNode
@@ -30,9 +32,7 @@ CHUNK_SIZE = 256  # bytes
 OF_OP, PENDING, COMMITTED, NONE = 0, 1, 2, 3
 PAGE = 3  # chunks of a SyncStart answer: several pages even for small targets
 FORWARD_TIMEOUT_NS = 1500 * MS
-LOCAL_UPTODATE, LOCAL_OFFLINE = 1, 3
-
-Peer = tuple[int, int, bool]
+LOCAL_UPTODATE = 1
 
 
 @dataclass(slots=True)
@@ -55,13 +55,15 @@ class Target:
         self.chain = chain
         self.disk = disk
         self.replica = node.world.bugs.replica(craq.Replica(target))
+        self.books = Books(self)
         self._open: dict[int, Open] = {}
         self._next_op = 1
         self._feeding = False
         self._waiting: list[object] = []
-        self._view_successor: Peer | None = None
-        self._view_predecessor: Peer | None = None
+        self.view_successor: Peer | None = None
+        self.view_predecessor: Peer | None = None
         self.staging: dict[ChunkKey, Position] = {}  # the newest that began
+        self.lease_until_ns = 0
         self._synced_in = 0  # the chain version in which the predecessor's history was taken over
         self._full = False
         self._load()
@@ -70,7 +72,7 @@ class Target:
         bugs = self.node.world.bugs
         for key, chunk in self.disk.chunks():
             if chunk.committed is not None or chunk.pending is not None:
-                self.feed(_load_event(key, bugs.loaded(chunk)))
+                self.feed(load_event(key, bugs.loaded(chunk)))
         for row in self.disk.rows():
             self.feed(craq.LoadDedup(row=row))
 
@@ -89,11 +91,11 @@ class Target:
         self._feeding = False
 
     def set_chain(self, chain: ChainRecord) -> None:
-        if chain.version <= self.replica.chain_version and not self.node.world.bugs.goes_back:
+        if chain.version <= self.replica.chain_version:
             return
-        state, before, after = _view(chain, self.id)
-        self._view_successor = after
-        self._view_predecessor = before
+        state, before, after = view(chain, self.id)
+        self.view_successor = after
+        self.view_predecessor = before
         self.node.world.loop.note(
             self.id, "chain", chain.version, state.name, before and before[0], after and after[0]
         )
@@ -174,6 +176,26 @@ class Target:
         op = self._begin(reply, b"", request)
         self.feed(craq.SyncDone(op, request.from_target, request.chain_version))
 
+    def query_last(self, request: messages.QueryLast, reply: Reply) -> None:
+        """The committed versions of any serving replica hold every acknowledged update; the lease
+        is looked at after them."""
+        if request.chain_version != self.replica.chain_version:
+            reply(Status.CHAIN_VERSION_MISMATCH, "refresh the routing")
+            return
+        if self.replica.state != int(Public.SERVING):
+            reply(Status.NOT_SERVING, "refresh the routing")
+            return
+        lengths = {
+            key[1]: len(chunk.committed.data)
+            for key, chunk in self.disk.chunks()
+            if key[0] == request.inode and chunk.committed is not None
+        }
+        last = max(lengths, default=None)
+        if self.node.clock_ns() >= self.lease_until_ns:
+            reply(Status.LEASE_EXPIRED, "read another replica")
+        else:
+            reply(0, None if last is None else (last, lengths[last]))
+
     def _at(
         self, point: str, go: Callable[[], None], fail: Callable[[], None] | None = None
     ) -> None:
@@ -186,9 +208,9 @@ class Target:
 
     @property
     def role(self) -> str:
-        if self._view_predecessor is None:
+        if self.view_predecessor is None:
             return "head"
-        return "middle" if self._view_successor is not None else "tail"
+        return "middle" if self.view_successor is not None else "tail"
 
     def _begin(self, reply: Reply, data: bytes, request: object) -> int:
         op = self._next_op
@@ -202,9 +224,9 @@ class Target:
         data = self._open[e.op].data if e.op in self._open else b""
         position: Position = e.chain_version, e.version
         if isinstance(self._open[e.op].request, messages.UpdateRequest):
-            self._made(e, position, data)
+            self.books.made(e, position, data)
         else:
-            self._check_above(e.chunk, position)
+            self.books.check_above(e.chunk, position)
         self.staging[e.chunk] = position
         self.node.world.loop.note(self.id, "stage", e.chunk, position, e.kind, e.commit)
 
@@ -213,8 +235,8 @@ class Target:
 
         def staged(code: int, made: Version) -> None:
             def feed(code: int) -> None:
-                self.note_held(e.chunk, made, code)
-                self.feed(craq.Staged(e.op, code, len(made.data), _sum(made)))
+                self.books.note_held(e.chunk, made, code)
+                self.feed(craq.Staged(e.op, code, len(made.data), sum_of(made)))
 
             point = "resync.chunk_applied" if resync else "write.pending_durable"
             self._at(point, lambda: feed(code), lambda: feed(EIO))
@@ -227,24 +249,10 @@ class Target:
 
         self._at("write.chunk_locked", stage, lambda: self.feed(craq.Staged(e.op, EIO, 0, 0)))
 
-    def _made(self, e: Any, position: Position, data: bytes) -> None:
-        """This replica is the head, and this is where a version comes from."""
-        before = self.disk.chunk(e.chunk)
-        parent = before.removed if before.committed is None else before.committed.position
-        content: bytes | None = self.disk.content(e.chunk, e.kind, e.offset, e.length, data)
-        if e.kind == REMOVE:
-            content = None
-        self.node.world.ledger.made(e.chunk, position, parent, content, e.identity)
-
-    def note_held(self, chunk: ChunkKey, made: Version, code: int) -> None:
-        if code == 0 and made.position != (0, 0):
-            content = None if made.kind == REMOVE else made.data
-            self.node.world.ledger.held(chunk, made.position, content, f"target {self.id}")
-
     def _commit(self, e: Any) -> None:
         pending = self.disk.chunk(e.chunk).pending
         assert pending is not None
-        self._check_below(e.chunk, pending.position)
+        self.books.check_below(e.chunk, pending.position)
         self.node.world.loop.note(self.id, "commit", e.chunk, pending.position)
 
         def done(code: int) -> None:
@@ -259,34 +267,6 @@ class Target:
             lambda: self.disk.commit(e.chunk, e.version, e.synced, done),
             lambda: self.feed(craq.Committed(e.op, EIO)),
         )
-
-    def _check_below(self, chunk: ChunkKey, position: Position) -> None:
-        """I7: what commits here is committed at the successor already."""
-        if self._view_successor is None:
-            return
-        peer = self.node.world.target(self._view_successor[0])
-        if peer is None or peer.replica.chain_version != self.replica.chain_version:
-            return
-        below = peer.disk.chunk(chunk)
-        held = below.removed if below.committed is None else below.committed.position
-        if peer.replica.local != LOCAL_OFFLINE and (held is None or held < position):
-            raise Violation(
-                "I7", f"target {self.id} commits {chunk} at {position}, {peer.id} has {held}"
-            )
-
-    def _check_above(self, chunk: ChunkKey, position: Position) -> None:
-        """I7: what is staged here is staged, or more, at the predecessor."""
-        before = self._view_predecessor
-        peer = self.node.world.target(before[0]) if before is not None else None
-        if peer is None or peer.replica.chain_version != self.replica.chain_version:
-            return
-        held = peer.disk.chunk(chunk)
-        above = [v.position for v in (held.committed, held.pending) if v is not None]
-        above += [p for p in (held.removed, peer.staging.get(chunk)) if p is not None]
-        if peer.replica.local != LOCAL_OFFLINE and max(above, default=(0, 0)) < position:
-            raise Violation(
-                "I7", f"target {self.id} stages {chunk} at {position}, {peer.id} has {above}"
-            )
 
     def _discard(self, e: Any) -> None:
         self.disk.discard(e.chunk)
@@ -430,7 +410,8 @@ class Target:
         if e.code != 0:
             open_.reply(e.code, e.detail)
         elif isinstance(request, messages.ReadRequest):
-            open_.reply(0, _seen(open_))
+            assert open_.chunk is not None
+            open_.reply(0, seen(open_.seen, open_.chunk))
         elif isinstance(request, messages.Ask):
             if request.after is None and request.chain_version != self._synced_in:
                 self._synced_in = request.chain_version
@@ -442,18 +423,10 @@ class Target:
                 self.node.world.loop.note(self.id, "acknowledges", request.chunk, e.version)
             open_.reply(0, e.version)
         elif isinstance(request, messages.Forwarded):
-            self._note_absent(request)
+            self.books.note_absent(request)
             open_.reply(0, e.checksum)
         else:
             open_.reply(0, None)
-
-    def _note_absent(self, request: messages.Forwarded) -> None:
-        """A removal of what was not here is answered without the disk; the history knows it."""
-        here = self.disk.chunk(request.chunk)
-        if request.kind == REMOVE and not request.resync and here.committed is None:
-            position = request.update_chain, request.version
-            if here.removed is None or here.removed < position:
-                self.disk.note_removed({**self.disk.removed(), request.chunk: position})
 
     def _page(self, after: ChunkKey | None) -> tuple[list[object], bool]:
         there = [
@@ -462,7 +435,7 @@ class Target:
             if (after is None or key > after)
             and (chunk.committed is not None or chunk.pending is not None)
         ]
-        return [_listed(key, chunk) for key, chunk in there[:PAGE]], len(there) <= PAGE
+        return [listed(key, chunk) for key, chunk in there[:PAGE]], len(there) <= PAGE
 
     def _set_local(self, e: Any) -> None:
         self.node.world.loop.note(self.id, "local", e.state)
@@ -470,61 +443,6 @@ class Target:
             self._at("resync.marked_uptodate", self.node.nudge)
         else:
             self.node.nudge()
-
-
-def _sum(made: Version) -> int:
-    return 0 if made.kind == REMOVE else checksum(made.data)
-
-
-def _seen(open_: Open) -> tuple[bytes, Position | None]:
-    if open_.seen is not None:
-        return open_.seen.data, open_.seen.position
-    assert open_.chunk is not None
-    return b"", open_.chunk.removed
-
-
-def _load_event(key: ChunkKey, chunk: Chunk) -> object:
-    committed, pending = chunk.committed, chunk.pending
-    fields: dict[str, object] = {
-        "chunk": key,
-        "committed": committed.position[1] if committed else 0,
-        "committed_chain": committed.position[0] if committed else 0,
-        "length": len(committed.data) if committed else 0,
-        "checksum": checksum(committed.data) if committed else 0,
-    }
-    if pending is not None:
-        fields |= {
-            "pending": pending.position[1],
-            "pending_chain": pending.position[0],
-            "pending_kind": pending.kind,
-            "pending_length": len(pending.data),
-            "pending_checksum": _sum(pending),
-            "pending_identity": pending.identity,
-        }
-    return craq.LoadChunk(**fields)
-
-
-def _listed(key: ChunkKey, chunk: Chunk) -> tuple[ChunkKey, int, int, int, int, bool]:
-    version = chunk.committed
-    if version is None:
-        return key, 0, 0, 0, 0, True
-    chain, number = version.position
-    data = version.data
-    return key, number, chain, len(data), checksum(data), chunk.pending is not None
-
-
-def _view(chain: ChainRecord, target: int) -> tuple[Public, Peer | None, Peer | None]:
-    """State, predecessor and successor: the serving targets in order, then the syncing one."""
-    line = [t for t in chain.targets if t.public is Public.SERVING]
-    line += [t for t in chain.targets if t.public is Public.SYNCING][:1]
-    peers: list[Peer] = [(t.id, t.node, t.public is Public.SYNCING) for t in line]
-    state = next(t.public for t in chain.targets if t.id == target)
-    at = next((i for i, peer in enumerate(peers) if peer[0] == target), None)
-    if at is None:
-        return state, None, None
-    before = peers[at - 1] if at > 0 else None
-    after = peers[at + 1] if at + 1 < len(peers) else None
-    return state, before, after
 
 
 def _nothing() -> None:
