@@ -299,6 +299,8 @@ class Jobs:
 class KvOfLife:
     """The store as one process sees it: when it fails, the process ends."""
 
+    shared = False
+
     def __init__(self, process: MetaServer) -> None:
         self._process = process
         self._store: FaultyStore = process.world.meta_kv
