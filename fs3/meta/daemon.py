@@ -23,6 +23,7 @@ from fs3.meta.chunk_client import ChunkClient
 from fs3.meta.gc import GarbageCollector
 from fs3.meta.grpc_service import MetaServicer
 from fs3.meta.identity import IdentityPolicy
+from fs3.meta.inspect import Inspector
 from fs3.meta.jobs import ThreadJobs
 from fs3.meta.layouts import LayoutPolicy
 from fs3.meta.service import MetaService
@@ -42,6 +43,7 @@ log = logging.getLogger(__name__)
 JOB_THREADS = 8  # truncates and lengths that wait for storage at the same time
 GC_THREADS = 8  # files whose chunks are removed at the same time
 GRPC_THREADS = 16
+CHECK_THREADS = 1  # a check must not slow the service down: one page at a time
 HOUSEKEEPING_S = 1.0
 SPACE_S = 2.0
 GC_PAUSE_S = 0.5
@@ -118,7 +120,7 @@ class MetaDaemon:
             cluster_id=cluster_id,
             capability_key=keyring.serialize(),
         )
-        self._open_store(Minter(keyring, cluster_id, self._clock))
+        self._open_store(keyring, cluster_id)
         self._listen_grpc()
         self._join_cluster(cluster_id)
         self._start_thread("housekeeping", self._keep_house)
@@ -154,7 +156,7 @@ class MetaDaemon:
 
     # -- parts -------------------------------------------------------------------------------------
 
-    def _open_store(self, minter: Minter) -> None:
+    def _open_store(self, keyring: Keyring, cluster_id: bytes) -> None:
         chunks = ChunkClient(self._client)
         jobs = ThreadJobs(self._clock, threads=JOB_THREADS, name="meta-job")
         sync_jobs = ThreadJobs(self._clock, threads=1, name="meta-sync")
@@ -165,7 +167,7 @@ class MetaDaemon:
             chunks=chunks,
             layouts=self._layouts,
             space=self._space,
-            minter=minter,
+            minter=Minter(keyring, cluster_id, self._clock),
             jobs=jobs,
             sync_jobs=sync_jobs,
             identity=IdentityPolicy(service_uid=os.getuid()),
@@ -179,9 +181,21 @@ class MetaDaemon:
             delay_s=self._config.gc_delay_s,
             parallel=pool.map,
         )
-        self._service = MetaService(self._server, self._store, on_failure=self._fail)
+        self._inspector = Inspector(
+            self._store, keyring, cluster_id, clock=self._clock, entropy=self._entropy
+        )
+        check_jobs = ThreadJobs(self._clock, threads=CHECK_THREADS, name="meta-check")
+        self._service = MetaService(
+            self._server,
+            self._store,
+            on_failure=self._fail,
+            inspector=self._inspector,
+            jobs=check_jobs,
+        )
         self._service.start()
         self._closers += [
+            self._inspector.close,
+            check_jobs.stop,
             lambda: pool.shutdown(cancel_futures=True),
             jobs.stop,
             sync_jobs.stop,
@@ -249,6 +263,7 @@ class MetaDaemon:
         while not self._clock.wait(self._stopping, pause_s):
             try:
                 self._store.tick()
+                self._inspector.expire()
                 self._kv.sync()
             except Fs3Error as error:
                 self._fail(str(error))

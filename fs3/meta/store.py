@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from fs3.errors import Denied, Fs3Error, Status
 from fs3.kv import keys
@@ -45,6 +45,8 @@ from fs3.runtime.entropy import Entropy
 __all__ = ["MetaStore"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 5.0  # pauses between attempts of a job that storage refused
 SESSION_BYTES = 16
@@ -125,6 +127,13 @@ class MetaStore:
         """For the workers of the service: operations beside those of clients, same batch rules."""
         with self._lock:
             return _results(self.kv.run_batch(operations))
+
+    def mend(self, operation: Callable[[Transaction], T]) -> T:
+        """As transact, for one operation that may take an inode id."""
+        with self._lock:
+            self.env.allocator.ensure(1)
+            (result,) = _results(self.kv.run_batch([operation]))
+        return cast(T, result)
 
     def wall_ns(self) -> int:
         return self._clock.wall_ns()
