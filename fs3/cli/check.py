@@ -27,7 +27,7 @@ SHOWN_MAX = 20
 WHOLE_TIMEOUT_S = 120.0
 
 EXIT_LEFT = 3  # something is wrong and was not mended
-EXIT_MENDED = 4  # something was wrong, all of it is mended
+EXIT_MENDED = 6  # something was wrong, all of it is mended
 
 
 @click.command()
@@ -52,7 +52,7 @@ def check(ctx: click.Context, data: pathlib.Path | None, deep: bool, repair: boo
 
     \b
     Exit codes: 0 nothing is wrong; 1 the check could not run; 2 wrong usage;
-                3 something is wrong and not mended; 4 all that was wrong is mended.
+                3 something is wrong and not mended; 6 all that was wrong is mended.
     """
     outcome = run_check(find_running(data), deep=deep, mend=repair, say=click.echo)
     for line in outcome.left[:SHOWN_MAX]:
