@@ -26,7 +26,7 @@ from fs3.storage.checker import check
 from fs3.types import NodeId, TargetId
 
 QUICK = settings(
-    max_examples=50,
+    max_examples=25,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
