@@ -166,6 +166,13 @@ def test_the_manager_answers_anything(servicer: Any, calls: list[tuple[str, Mess
 # ---- what a storage server answers to tools
 
 
+class Impatient(ManualClock):
+    """Sleeping is over at once."""
+
+    def sleep(self, seconds: float) -> None:
+        self.advance(seconds)
+
+
 class Server:
     """A Connection whose answers are given; after the last of them there is an end."""
 
@@ -196,7 +203,7 @@ def test_the_checker_reads_any_answer_of_a_server(given_answers: list[tuple[byte
     for node in range(3):
         info.nodes.add(id=node, role="storage", addresses=["tcp://x:1"])
     server = Server(given_answers)
-    report = check(info, StorageAdmin(info, lambda address: server), clock=ManualClock(), deep=True)
+    report = check(info, StorageAdmin(info, lambda address: server), clock=Impatient(), deep=True)
     assert report.chains == 1
 
 
