@@ -119,7 +119,7 @@ def deep_levels() -> list[Level]:
                 "UBSAN_OPTIONS": "print_stacktrace=1",
             },
         ),
-        _sanitized("tsan", "thread", {"TSAN_OPTIONS": f"suppressions={TSAN_SUPPRESSIONS}"}),
+        _sanitized("tsan", "thread", {"TSAN_OPTIONS": "halt_on_error=1"}),
         Level(
             "fuzz",
             f"each decoder for {FUZZ_MINUTES} minutes",
@@ -131,9 +131,6 @@ def deep_levels() -> list[Level]:
             [[*NEMESIS, "--seeds", str(NEMESIS_SEEDS), "--seconds", "60"]],
         ),
     ]
-
-
-TSAN_SUPPRESSIONS = ROOT / "tests/native/tsan.supp"
 
 
 def _sanitized(name: str, sanitizers: str, environment: Mapping[str, str]) -> Level:

@@ -72,7 +72,11 @@ class Keyring:
             text = file.read(_FILE_BYTES_MAX + 1)
         if len(text) > _FILE_BYTES_MAX:
             raise _bad(f"{path}: larger than {_FILE_BYTES_MAX} bytes")
-        return cls(_parse(text, path))
+        pairs = _parse(text, path)
+        try:
+            return cls(tuple(Key(key_id, secret) for key_id, secret in pairs))
+        except BadRequest as error:
+            raise _bad(f"{path}: {error.detail}") from None
 
     def rotate(self, path: pathlib.Path, entropy: Entropy | None = None) -> "Keyring":
         """A new current key; the old current one still verifies, the one before it no more. Writes
@@ -124,18 +128,18 @@ def _sync_directory(path: pathlib.Path) -> None:
         os.close(fd)
 
 
-def _parse(text: bytes, path: pathlib.Path) -> tuple[Key, ...]:
+def _parse(text: bytes, path: pathlib.Path) -> list[tuple[int, bytes]]:
     # The text of the file never goes into an error: it is secret.
     try:
         document = json.loads(text)
         version = document["version"]
         entries = [(entry["id"], entry["secret"]) for entry in document["keys"]]
         pairs = [(int(key_id), bytes.fromhex(secret)) for key_id, secret in entries]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         raise _bad(f"{path}: is no keyring of this version") from None
     if version != _FILE_VERSION:
         raise _bad(f"{path}: has version {version!r}, this program reads {_FILE_VERSION}")
-    return tuple(Key(key_id, secret) for key_id, secret in pairs)
+    return pairs
 
 
 def _bad(detail: str) -> BadRequest:

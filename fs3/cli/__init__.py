@@ -69,12 +69,12 @@ def _group() -> None:
 
     \b
     Exit status: 0 done, 1 failed, 2 wrong use, 3 not well (status, check),
-    4 no such file, 5 not allowed, 130 interrupted.
+    4 no such file, 5 not allowed, 6 mended (check), 130 interrupted.
     """
 
 
 def main() -> NoReturn:
-    """Entry point: exit codes 0 ok, 1 failed, 2 usage, 3 not well, 4 not found, 5 denied."""
+    """Entry point; the exit codes are in the help text."""
     # Without standalone mode click returns the code of `ctx.exit` instead of leaving with it.
     sys.exit(report(lambda: _group(prog_name="fs3", standalone_mode=False)))
 

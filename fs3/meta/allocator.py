@@ -53,6 +53,10 @@ def reserved_end(txn: Transaction) -> int:
     record = txn.get(keys.ALLOCATOR)
     if record is None:
         return FIRST_INODE
+    return decode_end(record)
+
+
+def decode_end(record: bytes) -> int:
     if len(record) != 8:
         raise Damaged(
             Status.CHECKSUM_MISMATCH, "meta/allocator", f"record {record.hex()}; run fsck"

@@ -29,12 +29,13 @@ class Answer(NamedTuple):
 
 @dataclass(slots=True)
 class Call:
-    """The first four come from the transport; prepare() fills in the rest."""
+    """The first five come from the transport; prepare() fills in the rest."""
 
     token: Any
     method: int
     body: bytes
     principal: Principal
+    capability: bytes = b""  # for CHECK and REPAIR; operations of clients are judged by the caller
     verb: Verb = field(init=False)
     request: Any = field(init=False)
     context: Context = field(init=False)

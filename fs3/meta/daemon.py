@@ -24,6 +24,7 @@ from fs3.meta.chunk_client import ChunkClient
 from fs3.meta.gc import GarbageCollector
 from fs3.meta.grpc_service import MetaServicer
 from fs3.meta.identity import IdentityPolicy
+from fs3.meta.inspect import Inspector
 from fs3.meta.jobs import ThreadJobs
 from fs3.meta.layouts import LayoutPolicy
 from fs3.meta.leadership import Leadership
@@ -47,6 +48,7 @@ log = logging.getLogger(__name__)
 JOB_THREADS = 8  # truncates and lengths that wait for storage at the same time
 GC_THREADS = 8  # files whose chunks are removed at the same time
 GRPC_THREADS = 16
+CHECK_THREADS = 1  # a check must not slow the service down: one page at a time
 HOUSEKEEPING_S = 1.0
 SPACE_S = 2.0
 GC_PAUSE_S = 0.5
@@ -131,7 +133,7 @@ class MetaDaemon:
         )
         if self._kv.shared:
             self._client.set_server_lease(0)  # until the manager has granted one
-        self._open_store(Minter(keyring, cluster_id, self._clock))
+        self._open_store(keyring, cluster_id)
         self._listen_grpc()
         self._join_cluster(cluster_id)
         self._start_thread("housekeeping", self._keep_house)
@@ -169,7 +171,7 @@ class MetaDaemon:
 
     # -- parts -------------------------------------------------------------------------------------
 
-    def _open_store(self, minter: Minter) -> None:
+    def _open_store(self, keyring: Keyring, cluster_id: bytes) -> None:
         chunks = ChunkClient(self._client)
         self._leadership = Leadership(self._kv, self._clock, holder=self._incarnation.hex())
         jobs = ThreadJobs(self._clock, threads=JOB_THREADS, name="meta-job")
@@ -181,7 +183,7 @@ class MetaDaemon:
             chunks=chunks,
             layouts=self._layouts,
             space=self._space,
-            minter=minter,
+            minter=Minter(keyring, cluster_id, self._clock),
             jobs=jobs,
             sync_jobs=sync_jobs,
             identity=IdentityPolicy(service_uid=os.getuid()),
@@ -200,9 +202,21 @@ class MetaDaemon:
             parallel=pool.map,
             guard=self._leadership.guard,
         )
-        self._service = MetaService(self._server, self._store, on_failure=self._fail)
+        self._inspector = Inspector(
+            self._store, keyring, cluster_id, clock=self._clock, entropy=self._entropy
+        )
+        check_jobs = ThreadJobs(self._clock, threads=CHECK_THREADS, name="meta-check")
+        self._service = MetaService(
+            self._server,
+            self._store,
+            on_failure=self._fail,
+            inspector=self._inspector,
+            jobs=check_jobs,
+        )
         self._service.start()
         self._closers += [
+            self._inspector.close,
+            check_jobs.stop,
             lambda: pool.shutdown(cancel_futures=True),
             jobs.stop,
             sync_jobs.stop,
@@ -268,6 +282,7 @@ class MetaDaemon:
             try:
                 self._leadership.tick()
                 self._store.tick()
+                self._inspector.expire()
                 self._kv.sync()
             except Fs3Error as error:
                 if not self._goes_on(error):

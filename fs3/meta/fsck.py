@@ -19,10 +19,13 @@ Each finding names its check; every check has a test that plants its damage
 | gc_inode | a row of the gc queue leads to an inode without a name, which has one row |
 | session_inode | a session leads to a regular file; its index row exists, and the other way round |
 | intent_inode | a truncate in progress leads to a regular file of the same truncate epoch |
+
+A finding that can be mended without a person carries the mend (repair.py); one without is for a
+person to decide.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 from fs3.errors import Damaged, Refused
@@ -30,11 +33,12 @@ from fs3.kv import keys
 from fs3.kv.api import KEY_END, KeyValueStore, Transaction
 from fs3.meta import dirent, garbage, idempotency, intent, session
 from fs3.meta import inode as inodes
-from fs3.meta.allocator import reserved_end
-from fs3.meta.inode import DIRECTORY, FILE, Inode, Layout
+from fs3.meta.allocator import FIRST_INODE, decode_end
+from fs3.meta.inode import DIRECTORY, FILE, REMOVING, Inode, Layout
+from fs3.meta.repair import Mend
 from fs3.types import ROOT_INODE
 
-__all__ = ["Finding", "LiveFile", "fsck", "live_files"]
+__all__ = ["Finding", "LiveFile", "NameSpace", "check_rows", "fsck", "live_files"]
 
 PAGE = 1000
 
@@ -42,6 +46,7 @@ PAGE = 1000
 class Finding(NamedTuple):
     check: str
     detail: str
+    mend: Mend | None = None  # what --repair does about it
 
 
 class LiveFile(NamedTuple):
@@ -57,9 +62,31 @@ def fsck(kv: KeyValueStore) -> list[Finding]:
     """All findings, none when the name space is sound. Reads one version; changes nothing."""
     txn = kv.begin()
     try:
-        return _Checker(txn).run()
+        return check_rows(_rows(txn, b"")).findings
     finally:
         txn.cancel()
+
+
+class NameSpace(NamedTuple):
+    """What a check of all rows of one version gives."""
+
+    findings: list[Finding]
+    inodes: int
+    entries: int
+    files: list[LiveFile]
+    ids_end: int  # no inode of this version has this id or a larger one
+    open_inodes: frozenset[int]  # open for writing: their length is not settled
+
+    @property
+    def findings_without_mend(self) -> list[Finding]:
+        return [finding for finding in self.findings if finding.mend is None]
+
+
+def check_rows(rows: Iterable[tuple[bytes, bytes]]) -> NameSpace:
+    """Checks the rows of one version, wherever they come from."""
+    checker = _Checker(rows)
+    findings = checker.run()
+    return NameSpace(findings, *checker.counted())
 
 
 def live_files(kv: KeyValueStore) -> Iterator[LiveFile]:
@@ -87,21 +114,22 @@ def _rows(txn: Transaction, prefix: bytes) -> Iterator[tuple[bytes, bytes]]:
 class _Checker:
     """Loads all records once, then compares them."""
 
-    def __init__(self, txn: Transaction) -> None:
-        self._txn = txn
+    def __init__(self, rows: Iterable[tuple[bytes, bytes]]) -> None:
+        self._rows = rows
+        self._ids_end = FIRST_INODE
         self._findings: list[Finding] = []
         self._inodes: dict[int, Inode] = {}
-        self._entries: list[tuple[int, dirent.Dirent]] = []  # parent, entry
+        self._entries: list[tuple[bytes, int, dirent.Dirent]] = []  # key, parent, entry
+        self._keys: defaultdict[int, list[bytes]] = defaultdict(list)  # inode -> keys of entries
         self._names: defaultdict[int, list[int]] = defaultdict(list)  # inode -> parents
         self._subdirectories: Counter[int] = Counter()
-        self._queued: Counter[int] = Counter()
+        self._queued: defaultdict[int, list[bytes]] = defaultdict(list)  # inode -> rows
         self._sessions: dict[tuple[int, bytes], session.Session] = {}
         self._session_index: set[tuple[bytes, int, bytes]] = set()
         self._intents: list[intent.TruncateIntent] = []
 
     def run(self) -> list[Finding]:
         self._load()
-        self._ids_end = self._reserved_end()
         self._check_root()
         self._check_entries()
         for inode in self._inodes.values():
@@ -113,8 +141,17 @@ class _Checker:
         self._check_intents()
         return self._findings
 
-    def _find(self, check: str, detail: str) -> None:
-        self._findings.append(Finding(check, detail))
+    def counted(self) -> tuple[int, int, list[LiveFile], int, frozenset[int]]:
+        files = [
+            LiveFile(inode.number, inode.layout, inode.size, inode.nlink == 0)
+            for inode in self._inodes.values()
+            if inode.type == FILE
+        ]
+        writing = frozenset(number for number, _ in self._sessions)
+        return len(self._inodes), len(self._entries), files, self._ids_end, writing
+
+    def _find(self, check: str, detail: str, mend: Mend | None = None) -> None:
+        self._findings.append(Finding(check, detail, mend))
 
     # -- loading -------------------------------------------------------------------------------
 
@@ -130,10 +167,10 @@ class _Checker:
             keys.GENERATION: (4, lambda key, record: None),
             keys.GARBAGE_EPOCH: (4, lambda key, record: None),
             keys.LEADER: (4, lambda key, record: None),
-            keys.ALLOCATOR: (4, lambda key, record: _ignore(reserved_end(self._txn))),
+            keys.ALLOCATOR: (4, self._load_allocator),
             keys.FILE_SYSTEM: (4, lambda key, record: None),
         }
-        for key, record in _rows(self._txn, b""):
+        for key, record in self._rows:
             length, load = loaders.get(key[:4], (0, None))
             if key.startswith(keys.MANAGER):
                 continue
@@ -147,11 +184,9 @@ class _Checker:
                 except Damaged as damage:
                     self._find("record", str(damage))
 
-    def _reserved_end(self) -> int:
-        try:
-            return reserved_end(self._txn)
-        except Damaged:
-            return 1 << 64  # found as a damaged record already
+    def _load_allocator(self, key: bytes, record: bytes) -> None:
+        self._ids_end = 1 << 64  # if it is damaged, no id can be judged by it
+        self._ids_end = decode_end(record)
 
     def _load_inode(self, key: bytes, record: bytes) -> None:
         number = keys.inode_of(key)
@@ -163,7 +198,8 @@ class _Checker:
             return
         parent, order, name = keys.dentry_fields(key)
         entry = dirent.decode(name, record, order)
-        self._entries.append((parent, entry))
+        self._entries.append((key, parent, entry))
+        self._keys[entry.inode].append(key)
         self._names[entry.inode].append(parent)
         self._subdirectories[parent] += entry.type == DIRECTORY
 
@@ -176,7 +212,7 @@ class _Checker:
 
     def _load_garbage(self, key: bytes, record: bytes) -> None:
         garbage.decode(key, record)
-        self._queued[keys.garbage_fields(key)[1]] += 1
+        self._queued[keys.garbage_fields(key)[1]].append(key)
 
     def _load_intent(self, key: bytes, record: bytes) -> None:
         self._intents.append(intent.decode(keys.inode_of(key), record))
@@ -191,32 +227,48 @@ class _Checker:
             self._find("root", "the root is not its own parent, or has an entry")
 
     def _check_entries(self) -> None:
-        for parent, entry in self._entries:
+        for key, parent, entry in self._entries:
             where = f"entry {entry.name!r} of inode {parent}"
             inode = self._inodes.get(entry.inode)
             if inode is None:
-                self._find("dentry_dangling", f"{where} leads to missing inode {entry.inode}")
+                detail = f"{where} leads to missing inode {entry.inode}"
+                mend = Mend("drop_entry", inode=entry.inode, key=key)
+                self._find("dentry_dangling", detail, mend)
             elif inode.type != entry.type:
-                self._find("dentry_type", f"{where} says {entry.type}, the inode {inode.type}")
+                detail = f"{where} says {entry.type}, the inode {inode.type}"
+                self._find("dentry_type", detail, Mend("retype", inode=entry.inode, key=key))
             if keys.name_order(entry.name) != entry.order or not _is_name(entry.name):
-                self._find("dentry_order", f"{where} has order {entry.order:#x} or a bad name")
+                detail = f"{where} has order {entry.order:#x} or a bad name"
+                self._find("dentry_order", detail, self._moving(key, "rename", inode))
             directory = self._inodes.get(parent)
             if directory is None or not directory.is_directory:
-                self._find("dentry_parent", f"{where}: that is no directory")
+                detail = f"{where}: that is no directory"
+                self._find("dentry_parent", detail, self._moving(key, "rescue", inode))
+
+    @staticmethod
+    def _moving(key: bytes, kind: str, inode: Inode | None) -> Mend | None:
+        return Mend(kind, inode.number, inode.version, key) if inode is not None else None
 
     def _check_inode(self, inode: Inode) -> None:
         number = inode.number
         names = len(self._names[number])
         if number >= self._ids_end:
-            self._find("inode_id", f"inode {number} was never allocated")
+            detail = f"inode {number} was never allocated"
+            self._find("inode_id", detail, Mend("reserve", inode=number))
         if not names and not self._queued[number] and number != ROOT_INODE:
-            self._find("inode_orphan", f"inode {number} has no entry and is not in the gc queue")
+            detail = f"inode {number} has no entry and is not in the gc queue"
+            kind = "adopt" if inode.nlink else "queue"
+            self._find("inode_orphan", detail, Mend(kind, number, inode.version))
+            if kind == "adopt":
+                return  # gets its link count with its name
         if inode.is_directory:
             expected = 2 + self._subdirectories[number] if names or number == ROOT_INODE else 0
         else:
             expected = names
         if inode.nlink != expected:
-            self._find("inode_nlink", f"inode {number} has nlink {inode.nlink}, not {expected}")
+            detail = f"inode {number} has nlink {inode.nlink}, not {expected}"
+            mend = Mend("nlink", number, inode.version, number=expected)
+            self._find("inode_nlink", detail, mend if not inode.flags & REMOVING else None)
 
     def _check_directory(self, inode: Inode) -> None:
         number = inode.number
@@ -226,39 +278,71 @@ class _Checker:
             self._find(
                 "directory_entries",
                 f"directory {number} has parent {inode.parent}, entries in {self._names[number]}",
+                self._one_entry(inode),
             )
         seen = set()
         while number != ROOT_INODE:
             above = self._inodes.get(number)
             if number in seen or above is None or not above.is_directory:
-                self._find("directory_cycle", f"directory {inode.number} does not reach the root")
+                detail = f"directory {inode.number} does not reach the root"
+                # Only who is on the cycle itself is moved; what hangs below comes along.
+                on_cycle = number == inode.number and len(self._keys[number]) == 1
+                mend = self._moving(self._keys[number][0], "rescue", inode) if on_cycle else None
+                self._find("directory_cycle", detail, mend)
                 return
             seen.add(number)
             number = above.parent
 
+    def _one_entry(self, inode: Inode) -> Mend | None:
+        """What gives a directory one entry, where its parent pointer says."""
+        parents, entry_keys = self._names[inode.number], self._keys[inode.number]
+        if not parents:
+            return None  # an orphan, which has its own finding
+        if len(parents) == 1:
+            return Mend("parent", inode.number, inode.version, number=parents[0])
+        kept = parents.index(inode.parent) if inode.parent in parents else 0
+        spare = entry_keys[1 if kept == 0 else 0]
+        return Mend("drop_spare", inode.number, inode.version, spare)
+
     def _check_queue(self) -> None:
         for number, rows in self._queued.items():
             inode = self._inodes.get(number)
-            if inode is None or inode.nlink or rows != 1:
-                self._find("gc_inode", f"inode {number}: {rows} rows, {inode}")
+            if rows and (inode is None or inode.nlink or len(rows) != 1):
+                taken = inode is not None and inode.flags & REMOVING and inode.nlink
+                named = inode is not None and inode.nlink and not self._names[number]
+                mend = Mend("drop_row", number, inode.version if inode else 0, rows[-1])
+                # A lost name: the count is mended first. Begun removal of a named file: a person.
+                unclear = taken or named
+                self._find(
+                    "gc_inode",
+                    f"inode {number}: {len(rows)} rows, {inode}",
+                    None if unclear else mend,
+                )
 
     def _check_sessions(self) -> None:
         for (number, session_id), held in self._sessions.items():
             inode = self._inodes.get(number)
+            row = keys.session(number, session_id)
             if inode is None or inode.type != FILE:
-                self._find("session_inode", f"session {session_id.hex()} of inode {number}")
-            if (held.client, number, session_id) not in self._session_index:
-                self._find("session_inode", f"session {session_id.hex()} is not in the index")
-        for _, number, session_id in self._session_index:
+                detail = f"session {session_id.hex()} of inode {number}"
+                self._find("session_inode", detail, Mend("drop_session", number, key=row))
+            elif (held.client, number, session_id) not in self._session_index:
+                detail = f"session {session_id.hex()} is not in the index"
+                self._find("session_inode", detail, Mend("index_session", number, key=row))
+        for client, number, session_id in self._session_index:
             if (number, session_id) not in self._sessions:
-                self._find("session_inode", f"index row of missing session {session_id.hex()}")
+                detail = f"index row of missing session {session_id.hex()}"
+                row = keys.client_session(client, number, session_id)
+                self._find("session_inode", detail, Mend("drop_index", number, key=row))
 
     def _check_intents(self) -> None:
         for wanted in self._intents:
             inode = self._inodes.get(wanted.inode)
             epoch = inode.truncate_epoch if inode is not None else None
             if inode is None or inode.type != FILE or epoch != wanted.truncate_epoch:
-                self._find("intent_inode", f"{wanted}, inode epoch {epoch}")
+                gone = inode is None or inode.type != FILE
+                mend = Mend("drop_intent", wanted.inode, key=keys.intent(wanted.inode))
+                self._find("intent_inode", f"{wanted}, inode epoch {epoch}", mend if gone else None)
 
 
 def _ignore(value: object) -> None:

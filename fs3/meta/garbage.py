@@ -14,6 +14,7 @@ from fs3.kv import keys
 from fs3.kv.api import Transaction
 from fs3.meta import inode as inodes
 from fs3.meta.inode import Inode
+from fs3.types import InodeId
 
 SCHEMA = 2
 UNKNOWN = (1 << 64) - 1  # nobody has asked storage yet where the data ends
@@ -53,6 +54,11 @@ def next_epoch(txn: Transaction) -> int:
     return ended
 
 
+def put(txn: Transaction, inode: InodeId, now_ns: int) -> None:
+    """Into the queue."""
+    txn.set(keys.garbage(now_ns, inode), Row(UNKNOWN, epoch(txn)).encode())
+
+
 def drop_link(txn: Transaction, inode: Inode, now_ns: int) -> bool:
     """One name of `inode` is gone, and it is stored so; True when that was the last one, which
     puts it into the queue in the same transaction. A directory has one name whatever its nlink
@@ -62,5 +68,5 @@ def drop_link(txn: Transaction, inode: Inode, now_ns: int) -> bool:
     inodes.store(txn, inode)
     if inode.nlink:
         return False
-    txn.set(keys.garbage(now_ns, inode.number), Row(UNKNOWN, epoch(txn)).encode())
+    put(txn, inode.number, now_ns)
     return True

@@ -157,8 +157,8 @@ class GarbageCollector:
             if inode is None:
                 txn.clear(key)
                 continue
-            if self._in_use(txn, number):
-                continue
+            if inode.nlink or self._in_use(txn, number):
+                continue  # a named inode in the queue is damage: fsck reports it, nothing is lost
             if inode.type != FILE or not inode.has_data:
                 _delete(txn, key, number)
                 removed += 1

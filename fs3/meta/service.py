@@ -12,6 +12,8 @@ from typing import Any, Protocol
 from fs3.auth.identity import Principal
 from fs3.errors import Fs3Error, RetryElsewhere, Status
 from fs3.meta.call import Answer, Call, failure
+from fs3.meta.inspect import Inspector
+from fs3.meta.ports import Jobs
 from fs3.meta.store import MetaStore
 
 __all__ = ["MetaService", "Waiter"]
@@ -53,9 +55,18 @@ class MetaService:
     """One thread runs the loop; submit() may be called by others beside it."""
 
     def __init__(
-        self, server: BatchServer, store: MetaStore, *, on_failure: Callable[[str], None]
+        self,
+        server: BatchServer,
+        store: MetaStore,
+        *,
+        on_failure: Callable[[str], None],
+        inspector: Inspector | None = None,
+        jobs: Jobs | None = None,
     ) -> None:
-        """`on_failure(reason)`: the store failed and the process should end."""
+        """`on_failure(reason)`: the store failed and the process should end. `inspector` answers
+        the calls of `fs3 check`, on a thread of `jobs`."""
+        self._inspector = inspector
+        self._jobs = jobs
         self._server = server
         self._store = store
         self._on_failure = on_failure
@@ -73,6 +84,8 @@ class MetaService:
 
     def submit(self, calls: Sequence[Call]) -> None:
         """Answers come through the tokens: a native handle or a Waiter."""
+        if self._inspector is not None:
+            calls = [call for call in calls if not self._inspect(call)]
         try:
             answers = self._store.run(calls)
         except Fs3Error as error:
@@ -96,6 +109,14 @@ class MetaService:
         refusal = RetryElsewhere(Status.SHUTTING_DOWN, "meta", "the store failed")
         return [failure(call.token, refusal) for call in calls]
 
+    def _inspect(self, call: Call) -> bool:
+        """True when the call is one of the inspector's, which answers it later."""
+        inspector, jobs = self._inspector, self._jobs
+        if inspector is None or jobs is None or call.method not in inspector.METHODS:
+            return False
+        jobs.spawn(lambda: self.deliver([inspector.answer(call)]))
+        return True
+
     def deliver(self, answers: list[Answer]) -> None:
         native = []
         for answer in answers:
@@ -112,7 +133,7 @@ class MetaService:
             if batch:
                 self.submit(
                     [
-                        Call(handle, method, body, principal)
-                        for handle, method, principal, _, body in batch
+                        Call(handle, method, body, principal, capability)
+                        for handle, method, principal, capability, body in batch
                     ]
                 )

@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar, cast
 
 from fs3.errors import Denied, Fs3Error, RetryElsewhere, Status
 from fs3.kv import keys
@@ -47,6 +47,8 @@ from fs3.runtime.entropy import Entropy
 __all__ = ["MetaStore"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 RETRY_S_MIN, RETRY_S_MAX = 0.05, 5.0  # pauses between attempts of a job that storage refused
 SESSION_BYTES = 16
@@ -149,6 +151,13 @@ class MetaStore:
     def guard(self, txn: Transaction) -> None:
         """In the transactions of what one service does for all. Raises when it is not this one."""
         self._leadership.guard(txn)
+
+    def mend(self, operation: Callable[[Transaction], T]) -> T:
+        """As transact, for one operation that may take an inode id."""
+        with self.lock:
+            self.env.allocator.ensure(1)
+            (result,) = _results(self.kv.run_batch([operation]))
+        return cast(T, result)
 
     def wall_ns(self) -> int:
         return self._clock.wall_ns()

@@ -85,7 +85,7 @@ def read_cluster_id(txn: Transaction) -> ClusterId | None:
     value = txn.get(CLUSTER_KEY)
     if value is None:
         return None
-    return ClusterId(bytes.fromhex(_decode(_Cluster, CLUSTER_KEY, value).cluster_id))
+    return _cluster_id(_decode(_Cluster, CLUSTER_KEY, value))
 
 
 def read_all(txn: Transaction) -> ClusterState | None:
@@ -97,7 +97,7 @@ def read_all(txn: Transaction) -> ClusterState | None:
     nodes = [_node(key, value) for key, value in _records(txn, NODE_PREFIX)]
     chains = [_chain(key, value) for key, value in _records(txn, CHAIN_PREFIX)]
     return ClusterState(
-        cluster_id=ClusterId(bytes.fromhex(cluster.cluster_id)),
+        cluster_id=_cluster_id(cluster),
         lease_ns=cluster.lease_longest_ns,
         lease_longest_ns=cluster.lease_longest_ns,
         version=RoutingVersion(cluster.routing_version),
@@ -171,9 +171,9 @@ def _node(key: bytes, value: bytes) -> NodeRecord:
         identity=NodeIdentity(
             NodeId(record.id), record.role, record.name, record.addresses, record.admin_address
         ),
-        incarnation=bytes.fromhex(record.incarnation),
+        incarnation=_unhex(key, "incarnation", record.incarnation),
         alive=record.alive,
-        retired=tuple(bytes.fromhex(incarnation) for incarnation in record.retired),
+        retired=tuple(_unhex(key, "retired", incarnation) for incarnation in record.retired),
     )
 
 
@@ -183,7 +183,7 @@ def _chain(key: bytes, value: bytes) -> ChainRecord:
         TargetRecord(
             TargetId(target.id),
             NodeId(target.node),
-            Public(target.state),
+            _public(key, target.state),
             target.leaving,
         )
         for target in record.targets
@@ -191,12 +191,37 @@ def _chain(key: bytes, value: bytes) -> ChainRecord:
     return ChainRecord(ChainId(record.id), ChainVersion(record.version), targets, record.forming)
 
 
+def _cluster_id(record: _Cluster) -> ClusterId:
+    cluster_id = _unhex(CLUSTER_KEY, "cluster_id", record.cluster_id)
+    if len(cluster_id) != 16:
+        raise _damaged(CLUSTER_KEY, f"cluster_id: {len(cluster_id)} bytes, not 16")
+    return ClusterId(cluster_id)
+
+
+def _unhex(key: bytes, field: str, digits: str) -> bytes:
+    try:
+        return bytes.fromhex(digits)
+    except ValueError:
+        raise _damaged(key, f"{field}: {digits[:40]!r} are no hex digits") from None
+
+
+def _public(key: bytes, state: int) -> Public:
+    try:
+        return Public(state)
+    except ValueError:
+        raise _damaged(key, f"state: {state} is none of a target") from None
+
+
+def _damaged(key: bytes, detail: str) -> Damaged:
+    return Damaged(Status.CHECKSUM_MISMATCH, "mgmtd/store", f"{key!r}: {detail}")
+
+
 def _decode(kind: type[R], key: bytes, value: bytes) -> R:
     try:
         record = msgspec.json.decode(value, type=kind)
-    except msgspec.DecodeError as error:
-        raise Damaged(Status.CHECKSUM_MISMATCH, "mgmtd/store", f"{key!r}: {error}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise _damaged(key, str(error)) from error
     if record.schema != SCHEMA:
-        detail = f"{key!r}: schema {record.schema}, and this program knows {SCHEMA}; upgrade it"
-        raise Damaged(Status.CHECKSUM_MISMATCH, "mgmtd/store", detail)
+        detail = f"schema {record.schema}, and this program knows {SCHEMA}; upgrade it"
+        raise _damaged(key, detail)
     return record

@@ -20,6 +20,8 @@ __all__ = ["DaemonConfig", "MetaConfig", "MgmtdConfig", "StorageConfig", "load",
 
 S = TypeVar("S", bound="DaemonConfig")
 
+SECTIONS = ("mgmtd", "meta", "storage")
+
 
 class DaemonConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What every daemon has. Paths are absolute or relative to the working directory."""
@@ -130,11 +132,17 @@ def parse(kind: type[S], values: dict[str, Any], source: str) -> S:
 
 
 def load(kind: type[S], path: pathlib.Path, section: str) -> S:
-    """One section of a TOML file."""
+    """One section of a TOML file. Raises BadRequest naming the file and what is wrong in it."""
     try:
         tables = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
+    except FileNotFoundError:
+        raise BadRequest(Status.BAD_REQUEST, str(path), "no such file") from None
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, nested without end
         raise BadRequest(Status.BAD_REQUEST, str(path), f"not TOML: {error}") from None
+    unknown = sorted(set(tables) - set(SECTIONS))
+    if unknown:
+        detail = f"section {unknown[0]!r} is unknown; there are {', '.join(SECTIONS)}"
+        raise BadRequest(Status.BAD_REQUEST, str(path), detail)
     return parse(kind, tables.get(section, {}), f"{path}[{section}]")
 
 

@@ -6,13 +6,17 @@ capability. Answers are plain frozen values, offsets and lengths in bytes.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+from google.protobuf.message import DecodeError, Message
 
 from fs3._proto import common_pb2, storage_pb2
 from fs3.errors import Damaged, OutcomeUnknown, Status, error_for
 from fs3.types import NodeId, TargetId
 
 __all__ = ["ChunkRecord", "Connection", "RpcConnection", "SpaceRecord", "StorageAdmin"]
+
+M = TypeVar("M", bound=Message)
 
 PAGE_CHUNKS = 1024
 READ_BYTES_MAX = 1 << 20
@@ -66,7 +70,7 @@ class StorageAdmin:
 
     def space(self, node: NodeId) -> SpaceRecord:
         body, _ = self._connection(node).call(storage_pb2.SPACE, b"")
-        reply = storage_pb2.SpaceReply.FromString(body)
+        reply = _decode(storage_pb2.SpaceReply, body)
         return SpaceRecord(reply.capacity_bytes, reply.free_bytes, reply.used_bytes, reply.chunks)
 
     def chunks(self, node: NodeId, target: TargetId) -> Iterator[ChunkRecord]:
@@ -75,12 +79,33 @@ class StorageAdmin:
         end = False
         while not end:
             body, _ = self._connection(node).call(storage_pb2.DUMP, request.SerializeToString())
-            page = storage_pb2.DumpReply.FromString(body)
+            page = _decode(storage_pb2.DumpReply, body)
+            if not (page.chunks or page.end):
+                detail = f"chunks: an empty page of target {target} that is not the last"
+                raise Damaged(Status.CHECKSUM_MISMATCH, "storage/dump", detail)
             for info in page.chunks:
                 yield _record(info)
             if page.chunks:
                 request.after.CopyFrom(page.chunks[-1].chunk)
             end = page.end
+
+    def remove(self, chain: common_pb2.Chain, key: tuple[int, int], identity: bytes) -> None:
+        """Forgets one chunk on all replicas of its chain. `identity`: 16 bytes that nobody else
+        uses; each call takes fresh ones."""
+        head = next((t for t in chain.targets if t.state == common_pb2.SERVING), None)
+        if head is None:
+            raise OutcomeUnknown(
+                Status.CONNECTION_LOST, "storage/remove", f"nobody serves chain {chain.id}"
+            )
+        request = storage_pb2.RemoveRequest(
+            target_id=head.target_id,
+            chain_id=chain.id,
+            chain_version=chain.version,
+            chunk=common_pb2.ChunkId(inode=key[0], index=key[1]),
+            identity=common_pb2.UpdateIdentity(client_id=identity, channel=1, sequence=1),
+        )
+        connection = self._connection(NodeId(head.node_id))
+        connection.call(storage_pb2.REMOVE, request.SerializeToString())
 
     def read(self, node: NodeId, target: TargetId, chunk: ChunkRecord) -> bytes:
         """The committed bytes of one chunk of one replica. Raises Damaged when it changed
@@ -97,7 +122,7 @@ class StorageAdmin:
             body, data = self._connection(node).call(
                 storage_pb2.READ_RAW, request.SerializeToString(), sink_bytes=length
             )
-            reply = storage_pb2.ReadReply.FromString(body)
+            reply = _decode(storage_pb2.ReadReply, body)
             if reply.version != chunk.version or len(data) != length:
                 raise Damaged(
                     Status.CHECKSUM_MISMATCH,
@@ -117,6 +142,16 @@ class StorageAdmin:
                 )
             self._open[node] = self._connect(addresses[0])
         return self._open[node]
+
+
+def _decode(kind: type[M], body: bytes) -> M:
+    try:
+        message: M = kind.FromString(body)
+    except DecodeError as error:
+        name = kind.DESCRIPTOR.name
+        detail = f"body: is no {name}: {error}"
+        raise Damaged(Status.CHECKSUM_MISMATCH, "storage/admin", detail) from None
+    return message
 
 
 def _record(info: storage_pb2.ChunkInfo) -> ChunkRecord:

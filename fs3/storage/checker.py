@@ -47,6 +47,7 @@ class Difference:
     detail: str
     chunk: tuple[int, int] | None = None  # inode, index
     targets: tuple[int, ...] = ()
+    wrong: tuple[int, ...] = ()  # targets against a majority of at least two that agree
 
     def __str__(self) -> str:
         what = f"chunk {self.chunk[0]}.{self.chunk[1]} " if self.chunk else ""
@@ -192,18 +193,34 @@ def _difference(
     chain: int, key: tuple[int, int], serving: list[common_pb2.ChainTarget], copies: Copies
 ) -> Difference | None:
     targets = tuple(t.target_id for t in serving)
+    wrong = _minority(targets, copies)
     absent = tuple(t for t in targets if t not in copies)
     if absent:
-        return Difference("absent", chain, f"held by {sorted(copies)} only", key, absent)
+        return Difference("absent", chain, f"held by {sorted(copies)} only", key, absent, wrong)
     for name in ("version", "chain_version", "length", "checksum"):
         values = {target: getattr(copies[target], name) for target in targets}
         if len(set(values.values())) > 1:
             kind = "version" if name == "chain_version" else name
-            return Difference(kind, chain, f"{name} by target: {values}", key, targets)
+            return Difference(kind, chain, f"{name} by target: {values}", key, targets, wrong)
     pending = tuple(t for t in targets if copies[t].pending_version)
     if pending:
         return Difference("pending", chain, "an update has not ended", key, pending)
     return None
+
+
+def _minority(targets: tuple[int, ...], copies: Copies) -> tuple[int, ...]:
+    """The replicas that disagree with all others, if those agree and are at least two. Two against
+    one says who is wrong; one against one does not."""
+    votes: dict[tuple[int, ...] | None, list[int]] = {}
+    for target in targets:
+        copy = copies.get(target)
+        fields = ("version", "chain_version", "length", "checksum")
+        said = tuple(getattr(copy, name) for name in fields) if copy is not None else None
+        votes.setdefault(said, []).append(target)
+    ranked = sorted(votes.values(), key=len, reverse=True)
+    if len(ranked) < 2 or len(ranked[0]) < 2 or len(ranked[1]) == len(ranked[0]):
+        return ()
+    return tuple(target for group in ranked[1:] for target in group)
 
 
 def _byte_difference(

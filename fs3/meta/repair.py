@@ -1,0 +1,332 @@
+"""Mends what fsck found, one finding per transaction.
+
+A finding comes from a check of some version; by now somebody may have changed what it is about. So
+each mend looks again, inside its transaction, and does nothing when the damage is not there any
+more. The version of the inode tells: every change of its names or its link count stores it.
+
+| mend | what it does |
+|---|---|
+| adopt | an inode without a name gets one in /lost+found: #NUMBER |
+| queue | an inode without links goes into the gc queue |
+| nlink | the link count becomes the counted one |
+| reserve | the allocator's counter goes above the inode |
+| drop_entry | an entry of a missing inode goes |
+| drop_spare | one of several entries of a directory goes |
+| retype | the type in an entry becomes the inode's |
+| rename | an entry moves to the key of its name; with a bad name, to /lost+found |
+| rescue | an entry moves from where no path leads to /lost+found |
+| parent | the parent pointer of a directory becomes the directory of its entry |
+| drop_row | a row of the gc queue goes whose inode is gone, has a name, or has another row |
+| drop_session, drop_index, index_session | sessions and their index agree again |
+| drop_intent | a truncate of something that is no file goes |
+
+Nothing here removes a record that is the only one of its kind: inodes, and with them chunks, go by
+the gc queue only, and only when they had no link before.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from fs3.kv import keys
+from fs3.kv.api import Transaction
+from fs3.meta import dirent, garbage, session
+from fs3.meta import inode as inodes
+from fs3.meta.inode import DIRECTORY, FILE, REMOVING, Inode
+from fs3.types import ROOT_INODE
+
+__all__ = ["LOST_AND_FOUND", "Mend", "NotMended", "World", "repair"]
+
+LOST_AND_FOUND = b"lost+found"
+_NAMES_TRIED = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Mend:
+    """What to do. `version`: of the inode when the damage was found."""
+
+    kind: str
+    inode: int = 0
+    version: int = 0
+    key: bytes = b""
+    number: int = 0
+
+
+class World(Protocol):
+    """What a mend needs besides the transaction."""
+
+    now_ns: int
+
+    def new_inode(self) -> int: ...
+
+
+class NotMended(Exception):
+    """Nothing may be written: the damage is not there any more, not as it was, or in the way."""
+
+    def __init__(self, why: str = "it has changed since it was found") -> None:
+        super().__init__(why)
+
+
+def repair(txn: Transaction, mend: Mend, world: World) -> str:
+    """What was done. Raises NotMended, or Damaged when a record on the way does not decode; the
+    transaction must not be committed then."""
+    act = _MENDS.get(mend.kind)
+    if act is None:
+        raise NotMended(f"kind: {mend.kind!r} is no mend")
+    return act(txn, mend, world)
+
+
+# -- what is looked at again -----------------------------------------------------------------------
+
+
+def _inode(txn: Transaction, mend: Mend) -> Inode:
+    found = inodes.find(txn, mend.inode)
+    if found is None or found.version != mend.version:
+        raise NotMended
+    return found
+
+
+def _entry(txn: Transaction, mend: Mend) -> tuple[int, dirent.Dirent]:
+    record = txn.get(mend.key)
+    if record is None or not mend.key.startswith(keys.DENTRY) or len(mend.key) < 21:
+        raise NotMended
+    parent, order, name = keys.dentry_fields(mend.key)
+    entry = dirent.decode(name, record, order)
+    if entry.inode != mend.inode:
+        raise NotMended
+    return parent, entry
+
+
+def _require(condition: object) -> None:
+    if not condition:
+        raise NotMended
+
+
+# -- /lost+found -----------------------------------------------------------------------------------
+
+
+def _lost_and_found(txn: Transaction, world: World) -> Inode:
+    root = inodes.find(txn, ROOT_INODE)
+    if root is None or not root.is_directory:
+        raise NotMended("the root directory is damaged: restore the store from a backup")
+    known = dirent.find(txn, ROOT_INODE, LOST_AND_FOUND)
+    if known is not None:
+        directory = inodes.find(txn, known.inode)
+        if directory is None or not directory.is_directory:
+            raise NotMended("/lost+found is no directory: move it away first")
+        return directory
+    directory = inodes.root(world.now_ns)
+    directory.number, directory.mode, directory.uid, directory.gid = (
+        world.new_inode(),
+        0o700,
+        root.uid,
+        root.gid,
+    )
+    inodes.store(txn, directory)
+    dirent.store(txn, ROOT_INODE, LOST_AND_FOUND, directory.number, DIRECTORY)
+    root.nlink += 1
+    root.touch(world.now_ns)
+    inodes.store(txn, root)
+    return directory
+
+
+def _put_into_lost_and_found(txn: Transaction, world: World, inode: Inode) -> bytes:
+    """The entry, and the parent pointer of a directory; the caller stores `inode`. Its name."""
+    directory = _lost_and_found(txn, world)
+    if directory.number == inode.number:
+        raise NotMended("/lost+found itself is damaged")
+    stem = b"#%d" % inode.number
+    names = [stem, *(stem + b"-%d" % i for i in range(2, _NAMES_TRIED))]
+    name = next((n for n in names if dirent.find(txn, directory.number, n) is None), None)
+    if name is None:
+        raise NotMended(f"/lost+found has {_NAMES_TRIED} names of inode {inode.number}")
+    dirent.store(txn, directory.number, name, inode.number, inode.type)
+    if inode.is_directory:
+        inode.parent = directory.number
+        directory.nlink += 1
+    directory.touch(world.now_ns)
+    inodes.store(txn, directory)
+    return name
+
+
+def _subdirectories(txn: Transaction, directory: int) -> int:
+    pairs = txn.get_range(*keys.dentry_range(directory))
+    return sum(
+        dirent.decode(keys.dentry_fields(key)[2], record).type == DIRECTORY for key, record in pairs
+    )
+
+
+def _remove_entry(txn: Transaction, mend: Mend, world: World) -> tuple[int, dirent.Dirent]:
+    """Takes an entry away, and out of the link count of its directory."""
+    parent, entry = _entry(txn, mend)
+    txn.clear(mend.key)
+    directory = inodes.find(txn, parent)
+    if directory is not None and directory.is_directory:
+        if entry.type == DIRECTORY and directory.nlink > 2:
+            directory.nlink -= 1
+        directory.touch(world.now_ns)
+        inodes.store(txn, directory)
+    return parent, entry
+
+
+# -- the mends -------------------------------------------------------------------------------------
+
+
+def _adopt(txn: Transaction, mend: Mend, world: World) -> str:
+    inode = _inode(txn, mend)
+    _require(inode.nlink and not inode.flags & REMOVING)
+    inode.nlink = 2 + _subdirectories(txn, inode.number) if inode.is_directory else 1
+    name = _put_into_lost_and_found(txn, world, inode)
+    inode.ctime_ns = world.now_ns
+    inodes.store(txn, inode)
+    return f"inode {inode.number} is now /lost+found/{name.decode()}"
+
+
+def _queue(txn: Transaction, mend: Mend, world: World) -> str:
+    inode = _inode(txn, mend)
+    _require(inode.nlink == 0)
+    garbage.put(txn, inode.number, world.now_ns)
+    inodes.store(txn, inode)  # so that a second mend of the same finding sees it
+    return f"inode {inode.number}, which had no link, is in the gc queue"
+
+
+def _nlink(txn: Transaction, mend: Mend, world: World) -> str:
+    inode = _inode(txn, mend)
+    _require(not inode.flags & REMOVING)
+    before, inode.nlink = inode.nlink, mend.number
+    inodes.store(txn, inode)
+    return f"nlink of inode {inode.number}: {before} -> {inode.nlink}"
+
+
+def _reserve(txn: Transaction, mend: Mend, world: World) -> str:
+    _require(inodes.find(txn, mend.inode) is not None)
+    record = txn.get(keys.ALLOCATOR)
+    known = int.from_bytes(record, "little") if record is not None else 0
+    _require(known <= mend.inode)
+    txn.set(keys.ALLOCATOR, (mend.inode + 1).to_bytes(8, "little"))
+    return f"new inodes begin above {mend.inode}"
+
+
+def _drop_entry(txn: Transaction, mend: Mend, world: World) -> str:
+    _require(txn.get(keys.inode(mend.inode)) is None)
+    parent, entry = _remove_entry(txn, mend, world)
+    return f"entry {entry.name!r} of inode {parent}, which led nowhere, is removed"
+
+
+def _drop_spare(txn: Transaction, mend: Mend, world: World) -> str:
+    _require(_inode(txn, mend).is_directory)
+    parent, entry = _remove_entry(txn, mend, world)
+    inode = inodes.find(txn, mend.inode)
+    assert inode is not None
+    inodes.store(txn, inode)  # one spare entry per version: the last one must stay
+    return f"second entry {entry.name!r} of directory {mend.inode}, in {parent}, is removed"
+
+
+def _retype(txn: Transaction, mend: Mend, world: World) -> str:
+    parent, entry = _entry(txn, mend)
+    inode = inodes.find(txn, mend.inode)
+    _require(inode is not None and inode.type != entry.type)
+    assert inode is not None
+    txn.set(mend.key, entry._replace(type=inode.type).encode())
+    directory = inodes.find(txn, parent)
+    if directory is not None and directory.is_directory:
+        directory.nlink += (inode.type == DIRECTORY) - (entry.type == DIRECTORY)
+        inodes.store(txn, directory)
+    return f"entry {entry.name!r} of inode {parent} says type {inode.type}"
+
+
+def _rename(txn: Transaction, mend: Mend, world: World) -> str:
+    _inode(txn, mend)
+    parent, entry = _entry(txn, mend)
+    right = keys.dentry(parent, entry.name)
+    legal = entry.name not in (b"", b".", b"..") and not set(entry.name) & {0, ord("/")}
+    if not legal or len(entry.name) > 255 or txn.get(right) is not None:
+        return _rescue(txn, mend, world)
+    _require(right != mend.key)
+    txn.clear(mend.key)
+    txn.set(right, entry.encode())
+    return f"entry {entry.name!r} of inode {parent} can be found by its name again"
+
+
+def _rescue(txn: Transaction, mend: Mend, world: World) -> str:
+    _inode(txn, mend)
+    parent, entry = _remove_entry(txn, mend, world)
+    inode = inodes.find(txn, mend.inode)
+    assert inode is not None
+    name = _put_into_lost_and_found(txn, world, inode)
+    inodes.store(txn, inode)
+    return f"entry {entry.name!r} of inode {parent} is now /lost+found/{name.decode()}"
+
+
+def _parent(txn: Transaction, mend: Mend, world: World) -> str:
+    inode = _inode(txn, mend)
+    _require(inode.is_directory and inode.parent != mend.number)
+    inode.parent = mend.number
+    inodes.store(txn, inode)
+    return f"the parent of directory {inode.number} is {inode.parent}"
+
+
+def _drop_row(txn: Transaction, mend: Mend, world: World) -> str:
+    _require(mend.key.startswith(keys.GARBAGE) and txn.get(mend.key) is not None)
+    _require(keys.garbage_fields(mend.key)[1] == mend.inode)
+    inode = inodes.find(txn, mend.inode)
+    if inode is not None:
+        _require(inode.version == mend.version and not (inode.nlink and inode.flags & REMOVING))
+        inodes.store(txn, inode)  # one row per version: the last one must stay
+    txn.clear(mend.key)
+    return f"row {mend.key.hex()} of the gc queue is removed"
+
+
+def _drop_session(txn: Transaction, mend: Mend, world: World) -> str:
+    inode = inodes.find(txn, mend.inode)
+    _require(inode is None or inode.type != FILE)
+    session.remove(txn, _session(txn, mend))
+    return f"session {mend.key[12:].hex()} of inode {mend.inode} is removed"
+
+
+def _index_session(txn: Transaction, mend: Mend, world: World) -> str:
+    session.create(txn, _session(txn, mend))
+    return f"session {mend.key[12:].hex()} of inode {mend.inode} is in the index again"
+
+
+def _session(txn: Transaction, mend: Mend) -> session.Session:
+    _require(mend.key.startswith(keys.SESSION))
+    held = session.find(txn, *keys.session_fields(mend.key))
+    if held is None or held.inode != mend.inode:
+        raise NotMended
+    return held
+
+
+def _drop_index(txn: Transaction, mend: Mend, world: World) -> str:
+    _require(mend.key.startswith(keys.CLIENT_SESSION) and txn.get(mend.key) is not None)
+    _, number, session_id = keys.client_session_fields(mend.key)
+    _require(number == mend.inode and session.find(txn, number, session_id) is None)
+    txn.clear(mend.key)
+    return f"index row of the missing session {session_id.hex()} is removed"
+
+
+def _drop_intent(txn: Transaction, mend: Mend, world: World) -> str:
+    inode = inodes.find(txn, mend.inode)
+    _require(inode is None or inode.type != FILE)
+    _require(mend.key == keys.intent(mend.inode) and txn.get(mend.key) is not None)
+    txn.clear(mend.key)
+    return f"the truncate of inode {mend.inode}, which is no file, is removed"
+
+
+_MENDS: dict[str, Callable[[Transaction, Mend, World], str]] = {
+    "adopt": _adopt,
+    "queue": _queue,
+    "nlink": _nlink,
+    "reserve": _reserve,
+    "drop_entry": _drop_entry,
+    "drop_spare": _drop_spare,
+    "retype": _retype,
+    "rename": _rename,
+    "rescue": _rescue,
+    "parent": _parent,
+    "drop_row": _drop_row,
+    "drop_session": _drop_session,
+    "index_session": _index_session,
+    "drop_index": _drop_index,
+    "drop_intent": _drop_intent,
+}
