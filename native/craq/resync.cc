@@ -16,6 +16,11 @@ void Replica::Impl::start_resync() {
   ask_page();
 }
 
+void Replica::Impl::on(const GrantResync& event) {
+  int64_t debt = std::min<int64_t>(resync_budget_.value_or(0), 0);
+  resync_budget_ = debt + static_cast<int64_t>(event.bytes);
+}
+
 void Replica::Impl::ask_page() {
   Resync& r = *resync_;
   r.op = own_op();
@@ -58,9 +63,10 @@ void Replica::Impl::on(const PeerChunks& event) {
 void Replica::Impl::pump() {
   Resync& r = *resync_;
   if (r.step != Resync::Step::kMerge) return;
-  while (r.window < kResyncWindow && next_difference()) {
+  auto may_send = [this] { return !resync_budget_ || *resync_budget_ > 0; };
+  while (r.window < kResyncWindow && may_send() && next_difference()) {
   }
-  if (r.window > 0) return;
+  if (r.window > 0 || !may_send()) return;
   if (!r.page_end) {
     r.page_after = r.page.back().chunk;
     r.page.clear();
@@ -119,6 +125,11 @@ void Replica::Impl::begin_resync(const ChunkId& id, Slot& slot) {
     ++resync_skipped_;
     return resync_item_done();
   }
+  // It waits for its repair.
+  if (record && damaged(id)) {
+    resync_->repeat.emplace_back(now_ns_ + kBackoffLastNs / 4, id);
+    return;
+  }
   slot.resync_op = own_op();
   forward_ops_[slot.resync_op] = id;
   Forward forward;
@@ -133,6 +144,8 @@ void Replica::Impl::begin_resync(const ChunkId& id, Slot& slot) {
     forward.update_chain = record->chain;
     forward.length = record->length;
     forward.checksum = record->checksum;
+    resync_bytes_ += record->length;
+    if (resync_budget_) *resync_budget_ -= record->length;
     forward.bytes = Forward::Bytes::kCommitted;
   } else {
     forward.kind = UpdateKind::kRemove;
