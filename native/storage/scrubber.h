@@ -37,6 +37,7 @@ class Scrubber {
   // Every 50 ms or so.
   void tick(int64_t now_ns);
   const ScrubStatistics& statistics() const { return statistics_; }
+  bool reading() const { return reading_; }
 
  private:
   void begin_pass();
