@@ -62,10 +62,10 @@ struct Update {
   Phase forwarded = Phase::kNone;
   Phase committed = Phase::kNone;
   bool commit_with_stage = false;
-  bool whole = false;         // the successor needs the whole chunk
+  bool whole = false;  // the successor needs the whole chunk
   // It cannot be staged: bytes that it keeps, or its own on the disk, are damaged (repair.cc).
   bool unsound = false;
-  bool sent = false;  // some attempt of this chain version went to the successor
+  bool sent = false;          // some attempt of this chain version went to the successor
   uint32_t chunk_length = 0;  // once staged
   uint32_t chunk_checksum = 0;
   std::optional<uint32_t> peer_checksum;
@@ -122,6 +122,7 @@ struct Repair {
 struct Slot {
   std::optional<Update> update;
   OpId resync_op = 0;  // the chunk is on its way to the syncing successor
+  uint32_t resync_length = 0;
   std::optional<Repair> repair;
   std::deque<Queued> queue;
   std::vector<OpId> reads;  // that wait for the pending version
@@ -158,7 +159,8 @@ struct Resync {
   size_t page_at = 0;
   bool page_end = false;
   std::optional<ChunkId> own_after;  // own chunks up to here were compared
-  size_t window = 0;  // chunks that wait for their slot, travel, or are to be repeated
+  size_t window = 0;   // chunks that wait for their slot, travel, or are to be repeated
+  uint64_t bytes = 0;  // of those that travel
   std::deque<std::pair<int64_t, ChunkId>> repeat;
 };
 
@@ -268,6 +270,7 @@ struct Replica::Impl {
   void on(const PeerDone& event);
   void start_resync();
   void ask_page();
+  bool may_send() const;
   void pump();
   bool next_difference();
   bool page_is_valid(const PeerChunks& event) const;
@@ -308,6 +311,7 @@ struct Replica::Impl {
   std::optional<SyncStart> waiting_start_;
   uint64_t resync_sent_ = 0, resync_skipped_ = 0, resync_bytes_ = 0;
   std::optional<int64_t> resync_budget_;  // bytes; none: not limited
+  int64_t worked_ns_ = -kSecond;          // when an update of a client began last
 
   std::map<ChunkId, Damage> damaged_;
   std::unordered_map<OpId, ChunkId> fetch_ops_;  // attempts that still count

@@ -75,8 +75,7 @@ void Replica::Impl::make_unsound(const ChunkId& id, Slot& slot, bool base_damage
 const Peer* Replica::Impl::healer(const ChunkId& id) const {
   const Record* record = chunks_.find(id);
   auto it = slots_.find(id);
-  const Update* update =
-      it != slots_.end() && it->second.update ? &*it->second.update : nullptr;
+  const Update* update = it != slots_.end() && it->second.update ? &*it->second.update : nullptr;
   bool below = serving() && chain_.successor.has_value();
   if (below && chain_.successor->syncing)
     below = (record && record->level_in == chain_.version) ||
@@ -145,8 +144,16 @@ void Replica::Impl::adopt(const ChunkId& id, Slot& slot, const Fetched& event) {
 void Replica::Impl::heal(const ChunkId& id, Slot& slot, const Fetched& event) {
   slot.repair->staging = true;
   disk_ops_[event.op] = id;
-  emit(Stage{event.op, id, UpdateKind::kReplace, event.version, event.update_chain, 0,
-             event.length, event.checksum, {}, true});
+  emit(Stage{event.op,
+             id,
+             UpdateKind::kReplace,
+             event.version,
+             event.update_chain,
+             0,
+             event.length,
+             event.checksum,
+             {},
+             true});
 }
 
 void Replica::Impl::healed(const ChunkId& id, Slot& slot, const Staged& event) {
@@ -190,9 +197,10 @@ void Replica::Impl::forget_unsound(const ChunkId& id, Slot& slot) {
 void Replica::Impl::give_up_unsound(const ChunkId& id, Slot& slot) {
   Update& update = *slot.update;
   if (update.sent) return;  // a successor may hold it: its answer, or a chain change, will tell
-  end_waiters(update, error(EIO, "the bytes of this chunk on the disk do not match their checksum, "
-                                 "and no other replica is there to repair it from; bring another "
-                                 "replica back, or restore the file from a copy"));
+  end_waiters(update, error(EIO,
+                            "the bytes of this chunk on the disk do not match their checksum, "
+                            "and no other replica is there to repair it from; bring another "
+                            "replica back, or restore the file from a copy"));
   if (auto it = damaged_.find(id); !it->second.committed) damaged_.erase(it);
   forget_unsound(id, slot);
 }

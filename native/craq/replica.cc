@@ -206,6 +206,7 @@ void Replica::Impl::set_local(LocalState state) {
 // and is driven under the new one.
 void Replica::Impl::leave_old_chain(Slot& slot) {
   slot.resync_op = 0;
+  slot.resync_length = 0;
   end_fetch(slot);
   std::deque<Queued> queue;
   std::swap(queue, slot.queue);
@@ -268,6 +269,7 @@ void Replica::Impl::fail_disk(const Status& status) {
     end_waiting_reads(slot, refusal);
     forget_update(slot);
     slot.resync_op = 0;
+    slot.resync_length = 0;
     slot.repair.reset();
   }
   if (waiting_start_) reply(waiting_start_->op, refusal);

@@ -59,11 +59,16 @@ void Replica::Impl::on(const PeerChunks& event) {
     }
 }
 
+bool Replica::Impl::may_send() const {
+  bool busy = now_ns_ - worked_ns_ < kSecond;
+  uint64_t most = busy ? kResyncWindowBytesBusy : kResyncWindowBytes;
+  return resync_->bytes < most && (!resync_budget_ || *resync_budget_ > 0);
+}
+
 // Starts transfers until the window is full, then asks for the next page, then says done.
 void Replica::Impl::pump() {
   Resync& r = *resync_;
   if (r.step != Resync::Step::kMerge) return;
-  auto may_send = [this] { return !resync_budget_ || *resync_budget_ > 0; };
   while (r.window < kResyncWindow && may_send() && next_difference()) {
   }
   if (r.window > 0 || !may_send()) return;
@@ -144,6 +149,8 @@ void Replica::Impl::begin_resync(const ChunkId& id, Slot& slot) {
     forward.update_chain = record->chain;
     forward.length = record->length;
     forward.checksum = record->checksum;
+    slot.resync_length = record->length;
+    resync_->bytes += record->length;
     resync_bytes_ += record->length;
     if (resync_budget_) *resync_budget_ -= record->length;
     forward.bytes = Forward::Bytes::kCommitted;
@@ -156,6 +163,8 @@ void Replica::Impl::begin_resync(const ChunkId& id, Slot& slot) {
 
 void Replica::Impl::resync_forwarded(const ChunkId& id, Slot& slot, const ForwardDone& event) {
   slot.resync_op = 0;
+  resync_->bytes -= slot.resync_length;
+  slot.resync_length = 0;
   bool ok = event.status.ok();
   if (Record* record = chunks_.find(id); record && ok) {
     ok = event.checksum == record->checksum;

@@ -32,6 +32,7 @@ bool keeps_bytes(UpdateKind kind) {
 void Replica::Impl::begin_update(const ChunkId& id, Slot& slot, Update update) {
   FS3_CHECK(!slot.busy());
   update.began_in = chain_.version;
+  if (!update.resync) worked_ns_ = now_ns_;
   if (!anonymous(update.identity)) open_identities_[update.identity] = id;
   slot.update = std::move(update);
   drive(id, slot);

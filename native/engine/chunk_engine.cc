@@ -16,7 +16,9 @@ ChunkState state_of(ChunkId id, const Chunk& chunk) {
   state.chunk = id;
   if (chunk.committed) state.committed = chunk.committed->info;
   if (chunk.pending) state.pending = chunk.pending->info;
-  auto bad = [](const VersionRef& version) { return version && version->block && version->block->bad; };
+  auto bad = [](const VersionRef& version) {
+    return version && version->block && version->block->bad;
+  };
   state.damaged = bad(chunk.committed);
   state.pending_damaged = bad(chunk.pending);
   return state;

@@ -66,7 +66,8 @@ struct Forwarder::Fetching {
                 outcome.length == whole.length;
     if (!same) return Status(kBusy, "storage/fetch", "the chunk changed between its pieces");
     if (piece.size() != std::min(whole.length - got, kMaxPayload))
-      return Status(kBadRequest, "storage/fetch", "length: the answer has fewer bytes than it says");
+      return Status(kBadRequest, "storage/fetch",
+                    "length: the answer has fewer bytes than it says");
     if (!piece.empty()) std::memcpy(bytes.data() + got, piece.data(), piece.size());
     got += static_cast<uint32_t>(piece.size());
     if (got < whole.length || crc32c(0, bytes.data(), got) == whole.checksum) return {};

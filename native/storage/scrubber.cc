@@ -26,8 +26,9 @@ void Scrubber::tick(int64_t now_ns) {
   if (!passing_ && now_ns >= pass_due_ns_) begin_pass();
   if (!passing_) return;
   // What was not used does not add up.
-  budget_ = std::min<int64_t>(budget_, 0) +
-            static_cast<int64_t>(static_cast<double>(rate_) * static_cast<double>(passed_ns) * 1e-9);
+  budget_ =
+      std::min<int64_t>(budget_, 0) +
+      static_cast<int64_t>(static_cast<double>(rate_) * static_cast<double>(passed_ns) * 1e-9);
   go_on();
 }
 

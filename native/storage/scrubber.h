@@ -25,7 +25,7 @@ struct ScrubOptions {
 struct ScrubStatistics {
   uint64_t passes = 0;  // that ended
   uint64_t chunks = 0, bytes = 0;
-  uint64_t damaged = 0;    // chunks that it found
+  uint64_t damaged = 0;       // chunks that it found
   int64_t pass_ended_ns = 0;  // the last one; 0 before the first
 };
 
@@ -54,8 +54,8 @@ class Scrubber {
 
   int64_t now_ns_ = 0;
   int64_t pass_due_ns_ = 0;
-  uint64_t rate_ = 0;    // of this pass, bytes per second
-  int64_t budget_ = 0;   // bytes
+  uint64_t rate_ = 0;   // of this pass, bytes per second
+  int64_t budget_ = 0;  // bytes
   bool passing_ = false;
   bool reading_ = false;
   std::vector<engine::TargetInfo> targets_;  // that are left of this pass, in reverse

@@ -156,8 +156,8 @@ void Service::grant_resync() {
   int64_t now = now_ns();
   int64_t passed_ns = granted_ns_ == 0 ? kTickNs : std::min(now - granted_ns_, 4 * kTickNs);
   granted_ns_ = now;
-  double bytes = static_cast<double>(options_.resync_bytes_per_s) * 1e-9 *
-                 static_cast<double>(passed_ns);
+  double bytes =
+      static_cast<double>(options_.resync_bytes_per_s) * 1e-9 * static_cast<double>(passed_ns);
   uint64_t sharers = 0;
   for (const auto& [id, target] : targets_) sharers += target->resyncing();
   auto share = static_cast<uint64_t>(bytes) / std::max<uint64_t>(1, sharers);

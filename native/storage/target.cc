@@ -194,21 +194,21 @@ void Target::execute(craq::Stage& effect) {
   request.commit = effect.commit;
   if (effect.kind == UpdateKind::kWrite || effect.kind == UpdateKind::kReplace)
     request.data = bytes_of(effect);
-  world_.engine.stage(std::move(request), [self = weak_from_this(), op = effect.op,
-                                           chunk = effect.chunk,
-                                           began = now_ns()](Result<engine::StageResult> result) {
-    auto target = self.lock();
-    if (!target) return;
-    target->world_.metrics.stage.end(now_ns() - began, result.ok(), 0);
-    target->note_engine(result.status(), true);
-    target->note_damage(chunk, result.status());
-    craq::Staged outcome{op, result.status(), 0, 0};
-    if (result.ok()) {
-      outcome.chunk_length = result->chunk_length;
-      outcome.checksum = result->checksum;
-    }
-    target->feed(std::move(outcome));
-  });
+  world_.engine.stage(std::move(request),
+                      [self = weak_from_this(), op = effect.op, chunk = effect.chunk,
+                       began = now_ns()](Result<engine::StageResult> result) {
+                        auto target = self.lock();
+                        if (!target) return;
+                        target->world_.metrics.stage.end(now_ns() - began, result.ok(), 0);
+                        target->note_engine(result.status(), true);
+                        target->note_damage(chunk, result.status());
+                        craq::Staged outcome{op, result.status(), 0, 0};
+                        if (result.ok()) {
+                          outcome.chunk_length = result->chunk_length;
+                          outcome.checksum = result->checksum;
+                        }
+                        target->feed(std::move(outcome));
+                      });
 }
 
 void Target::execute(craq::Commit& effect) {
@@ -270,8 +270,7 @@ void Target::execute(craq::StartRead& effect) {
 // their checksum are repaired.
 void Target::note_engine(const Status& status, bool write) {
   if (status.ok() || status.code() == kChecksumMismatch) return;
-  if (write)
-    world_.warn("target " + std::to_string(id_) + ": " + status.to_string());
+  if (write) world_.warn("target " + std::to_string(id_) + ": " + status.to_string());
   if (!world_.engine.failed() || failure_noted_) return;
   failure_noted_ = true;
   world_.warn("target " + std::to_string(id_) + " is offline, its disk failed: " +

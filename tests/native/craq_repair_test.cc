@@ -420,6 +420,27 @@ TEST(CraqResync, UnusedGrantsLapse) {
   EXPECT_EQ(w.count<Forward>(), 1u);
 }
 
+TEST(CraqResync, LargeChunksGoFewAtATimeWhileClientsWork) {
+  for (bool busy : {false, true}) {
+    World w;
+    for (uint64_t i = 0; i < 12; ++i) {
+      auto chunk = w.on_disk(1, 1, 7, {7, i});
+      chunk.length = 1 << 20;
+      w.step(chunk);
+    }
+    w.chain(2, 0, 12, PublicState::kServing, true);
+    OpId ask = w.only<AskPeerChunks>().op;
+    w.lease();
+    if (busy) w.step(w.write(1, 1, {9, 9}));
+    w.step(PeerChunks{ask, {}, {}, true});
+    auto first = w.effects<Forward>();
+    std::erase_if(first, [](const Forward& f) { return !f.resync; });
+    ASSERT_EQ(first.size(), busy ? 1u : 8u);
+    w.forward_ok(first[0].op, 7);
+    EXPECT_EQ(w.count<Forward>(), 1u) << "the next takes its place";
+  }
+}
+
 TEST(CraqResync, ADamagedChunkIsNotSentButTakenFromALevelSuccessor) {
   Source w;
   w.step(Damaged{{7, 2}, 1, false});
