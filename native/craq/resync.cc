@@ -130,8 +130,8 @@ void Replica::Impl::begin_resync(const ChunkId& id, Slot& slot) {
     ++resync_skipped_;
     return resync_item_done();
   }
-  // It waits for its repair.
-  if (record && damaged(id)) {
+  // It waits for its repair; when nobody has a copy, the disk may still be able to read it.
+  if (record && damaged(id) && healer(id)) {
     resync_->repeat.emplace_back(now_ns_ + kBackoffLastNs / 4, id);
     return;
   }

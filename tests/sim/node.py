@@ -122,6 +122,8 @@ class StorageNode(Endpoint):
             target.ask(request, reply)
         elif isinstance(request, messages.TellDone):
             target.tell_done(request, reply)
+        elif isinstance(request, messages.Fetch):
+            target.fetch(request, reply)
 
     def call_node(self, node: int, request: object, done: Reply, timeout_ns: int) -> None:
         self.world.network.call(self, self.world.nodes[node], request, done, timeout_ns)
