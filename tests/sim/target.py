@@ -230,13 +230,11 @@ class Target:
             self.node.world.landed["repair"] += 1
         else:
             open_, data = self._open[e.op].request, self._open[e.op].data
+            self.staging[e.chunk] = position
         if isinstance(open_, messages.UpdateRequest):
             self._made(e, position, data)
-        elif open_ is None:
-            pass  # of a neighbour, who may be above or below
-        else:
+        elif open_ is not None:
             self._check_above(e.chunk, position)
-        self.staging[e.chunk] = position
         self.node.world.loop.note(self.id, "stage", e.chunk, position, e.kind, e.commit)
 
         resync = isinstance(open_, messages.Forwarded) and open_.resync
