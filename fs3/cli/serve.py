@@ -116,6 +116,9 @@ def meta(**options: Any) -> None:
 @_native
 @click.option("--disks", multiple=True, metavar="DIR", help="One per disk, instead of --data.")
 @click.option("--capacity", "capacity_bytes", type=int, default=0, help="Bytes; 0: all there is.")
+@click.option("--scrub-period-s", type=float, default=14 * 86400.0, show_default=True)
+@click.option("--scrub-mib-s", type=float, default=32.0, show_default=True, help="At most.")
+@click.option("--resync-mib-s", type=float, default=0.0, help="At most; 0: no bound.")
 def storage(**options: Any) -> None:
     """The storage service."""
     from fs3.runtime.config import StorageConfig

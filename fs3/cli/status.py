@@ -78,6 +78,10 @@ def _node(entry: "mgmtd_pb2.NodeStatus") -> dict[str, Any]:
         "capacity_bytes": capacity,
         "free_bytes": free,
         "used_bytes": sum(target.used_bytes for target in entry.targets),
+        "damaged_chunks": sum(target.damaged_chunks for target in entry.targets),
+        "repaired_chunks": sum(target.repaired_chunks for target in entry.targets),
+        "scrub_passes": max((target.scrub_passes for target in entry.targets), default=0),
+        "scrub_age_s": round(max((t.scrub_age_s for t in entry.targets), default=0.0), 1),
     }
 
 
@@ -90,11 +94,32 @@ def _table(summary: dict[str, Any]) -> str:
             f"{node['heartbeat_age_s']:>7.1f} s {_gib(node['used_bytes']):>10} "
             f"{_gib(node['free_bytes']):>10}  {node['address']}"
         )
+    lines += _integrity(summary["nodes"])
     lines += ["", f"{'CHAIN':<6} {'VERSION':>7}  REPLICAS (head first)"]
     for chain in summary["chains"]:
         replicas = "  ".join(f"{target['node']} {target['state']}" for target in chain["targets"])
         lines.append(f"{chain['id']:<6} {chain['version']:>7}  {replicas}")
     return "\n".join(lines)
+
+
+def _integrity(nodes: list[dict[str, Any]]) -> list[str]:
+    """What the disks' bytes are worth: one line per storage server."""
+    lines = ["", f"{'DISK OF':<11} {'DAMAGED':>8} {'REPAIRED':>9}  SCRUBBED"]
+    for node in nodes:
+        if node["role"] != "storage":
+            continue
+        damaged, repaired = node["damaged_chunks"], node["repaired_chunks"]
+        passes, age_s = node["scrub_passes"], node["scrub_age_s"]
+        scrubbed = f"{_ago(age_s)} ago, {passes} times since it started" if passes else "not yet"
+        lines.append(f"{node['name']:<11} {damaged:>8} {repaired:>9}  {scrubbed}")
+    return lines
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _gib(size: int) -> str:

@@ -14,7 +14,6 @@ from fs3.kv import keys
 from fs3.kv.api import Transaction
 from fs3.meta import inode as inodes
 from fs3.meta.inode import Inode
-from fs3.types import InodeId
 
 SCHEMA = 2
 UNKNOWN = (1 << 64) - 1  # nobody has asked storage yet where the data ends
@@ -54,7 +53,7 @@ def next_epoch(txn: Transaction) -> int:
     return ended
 
 
-def put(txn: Transaction, inode: InodeId, now_ns: int) -> None:
+def put(txn: Transaction, inode: int, now_ns: int) -> None:
     """Into the queue."""
     txn.set(keys.garbage(now_ns, inode), Row(UNKNOWN, epoch(txn)).encode())
 

@@ -73,6 +73,10 @@ def encode_status(node: NodeRecord, now_ns: int) -> mgmtd_pb2.NodeStatus:
                 capacity_bytes=report.capacity_bytes,
                 used_bytes=report.used_bytes,
                 free_bytes=report.free_bytes,
+                damaged_chunks=report.damaged_chunks,
+                repaired_chunks=report.repaired_chunks,
+                scrub_passes=report.scrub_passes,
+                scrub_age_s=report.scrub_age_s,
             )
             for report in node.reports.values()
         ],
@@ -95,6 +99,10 @@ def reports_of(targets: Iterable[mgmtd_pb2.LocalTarget]) -> tuple[TargetReport, 
             target.used_bytes,
             target.capacity_bytes,
             target.free_bytes,
+            target.damaged_chunks,
+            target.repaired_chunks,
+            target.scrub_passes,
+            target.scrub_age_s,
         )
         for target in targets
     )

@@ -36,6 +36,10 @@ class TargetReport:
     used_bytes: int = 0
     capacity_bytes: int = 0
     free_bytes: int = 0
+    damaged_chunks: int = 0  # now; the rest since the server started
+    repaired_chunks: int = 0
+    scrub_passes: int = 0
+    scrub_age_s: float = 0.0  # since the last pass ended; 0 before the first
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,9 @@ class StorageConfig(DaemonConfig, frozen=True, kw_only=True):
     mgmtd: str = ""
     disks: tuple[str, ...] = ()  # one directory per disk, in the order of disk numbers; empty: data
     capacity_bytes: int = 0  # of each disk; 0: what its file system has
+    scrub_period_s: float = 14 * 86400.0  # every chunk is read and verified once in it; 0: never
+    scrub_mib_s: float = 32.0  # at most
+    resync_mib_s: float = 0.0  # at most, sent to targets that are brought level; 0: no bound
 
     def check(self) -> None:
         super().check()
@@ -117,6 +120,11 @@ class StorageConfig(DaemonConfig, frozen=True, kw_only=True):
         _require(bool(self.listen), "listen", "at least one native RPC address")
         _require(bool(self.data), "data", "a directory is needed: --data DIR")
         _require(self.capacity_bytes >= 0, "capacity_bytes", "bytes, or 0 for all there is")
+        _require(0 <= self.scrub_period_s <= 10 * 365 * 86400, "scrub_period_s", "0 to ten years")
+        _require(0 < self.scrub_mib_s <= 1 << 20, "scrub_mib_s", "MiB per second, above 0")
+        _require(
+            0 <= self.resync_mib_s <= 1 << 20, "resync_mib_s", "MiB per second, or 0: no bound"
+        )
         _require(self.node_id > 0, "node_id", "a storage server needs its number: --node-id N")
 
 

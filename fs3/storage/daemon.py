@@ -19,6 +19,7 @@ from typing import Any, Protocol
 from fs3._proto import common_pb2, mgmtd_pb2
 from fs3.auth.keyring import Keyring
 from fs3.errors import BadRequest, Status
+from fs3.limits import MIB
 from fs3.runtime.clock import Clock, RealClock
 from fs3.runtime.config import StorageConfig
 from fs3.runtime.entropy import Entropy, SystemEntropy
@@ -81,6 +82,9 @@ class StorageDaemon:
             keyring=keyring.serialize(),
             addresses=list(config.listen),
             capacity_bytes=config.capacity_bytes,
+            scrub_period_s=config.scrub_period_s,
+            scrub_bytes_per_s=int(config.scrub_mib_s * MIB),
+            resync_bytes_per_s=int(config.resync_mib_s * MIB),
         )
         self._stop_pipe = os.pipe2(os.O_CLOEXEC)
         self._membership = Membership(

@@ -36,7 +36,8 @@ void Replica::Impl::on(const Forwarded& event) {
       return reply(event.op, error(kChecksumMismatch,
                                    "version " + text(position) + " is another update here"));
   }
-  if (s.update && replaces(event, *s.update)) {
+  bool healing = s.repair && s.repair->staging;
+  if (s.update && !healing && replaces(event, *s.update)) {
     end_waiters(*s.update, error(kStaleUpdate, "a newer chain version made another update"));
     return begin(event);
   }
@@ -82,6 +83,18 @@ void Replica::Impl::join(const Forwarded& event, Update& update) {
   update.forward_op_in = event.op;
   update.forward_since_ns = now_ns_;
   if (update.source == 0 && same_request(update, event)) update.source = event.op;
+  // The predecessor sends it whole: now it can be staged without what is damaged here.
+  if (!update.unsound || update.source != 0 || event.kind != UpdateKind::kReplace) return;
+  update.kind = event.kind;
+  update.offset = 0;
+  update.length = event.length;
+  update.checksum = event.checksum;
+  update.source = event.op;
+  Slot& s = slot(event.chunk);
+  if (s.repair && s.repair->staging) return;  // then it is staged
+  end_fetch(s);
+  update.unsound = false;
+  drive(event.chunk, s);
 }
 
 // A pending version that an earlier head made and the chain forgot gives way to the one of the same
@@ -114,7 +127,7 @@ void Replica::Impl::begin(const Forwarded& event) {
     if (delta) return reply(event.op, error(kMissingBase, "this chunk is not level yet"));
     bool has_it = record && record->position() == position && record->length == event.length &&
                   record->checksum == event.checksum;
-    if (has_it && event.resync && event.kind == UpdateKind::kReplace) {
+    if (has_it && event.resync && event.kind == UpdateKind::kReplace && !damaged(id)) {
       record->level_in = chain_.version;
       return reply(event.op, record->version, record->length, record->checksum);
     }

@@ -4,6 +4,7 @@
 //   forwarded.cc  an update from the predecessor
 //   update.cc   the progress of an update to its answer
 //   read.cc     reads
+//   repair.cc   damaged bytes: taken from a neighbour
 //   resync.cc   bringing a syncing successor level
 //   sync.cc     being brought level
 //
@@ -61,7 +62,10 @@ struct Update {
   Phase forwarded = Phase::kNone;
   Phase committed = Phase::kNone;
   bool commit_with_stage = false;
-  bool whole = false;         // the successor needs the whole chunk
+  bool whole = false;  // the successor needs the whole chunk
+  // It cannot be staged: bytes that it keeps, or its own on the disk, are damaged (repair.cc).
+  bool unsound = false;
+  bool sent = false;          // some attempt of this chain version went to the successor
   uint32_t chunk_length = 0;  // once staged
   uint32_t chunk_checksum = 0;
   std::optional<uint32_t> peer_checksum;
@@ -109,17 +113,33 @@ struct Queued {
   int64_t since_ns = 0;
 };
 
+// A Fetch on its way, or the Stage of what it brought in place of the damaged committed version.
+struct Repair {
+  OpId op = 0;
+  bool staging = false;
+};
+
 struct Slot {
   std::optional<Update> update;
   OpId resync_op = 0;  // the chunk is on its way to the syncing successor
+  uint32_t resync_length = 0;
+  std::optional<Repair> repair;
   std::deque<Queued> queue;
   std::vector<OpId> reads;  // that wait for the pending version
-  bool busy() const { return update.has_value() || resync_op != 0; }
+  bool busy() const { return update.has_value() || resync_op != 0 || repair.has_value(); }
   bool empty() const { return !busy() && queue.empty() && reads.empty(); }
+};
+
+// A chunk that needs a neighbour's bytes.
+struct Damage {
+  bool committed = false;  // the committed version is damaged; else only an unsound update is
+  bool ask_above = false;  // the next attempt asks the predecessor
+  int64_t retry_at_ns = 0, backoff_ns = 0;
 };
 
 struct ReadOperation {
   ChunkId chunk;
+  TargetId from = 0;
   bool relaxed = false;
   bool started = false;
   int64_t deadline_ns = 0;
@@ -139,7 +159,8 @@ struct Resync {
   size_t page_at = 0;
   bool page_end = false;
   std::optional<ChunkId> own_after;  // own chunks up to here were compared
-  size_t window = 0;  // chunks that wait for their slot, travel, or are to be repeated
+  size_t window = 0;   // chunks that wait for their slot, travel, or are to be repeated
+  uint64_t bytes = 0;  // of those that travel
   std::deque<std::pair<int64_t, ChunkId>> repeat;
 };
 
@@ -222,13 +243,34 @@ struct Replica::Impl {
   void start_read(OpId op, ReadOperation& read);
   void start_waiting_reads(Slot& slot);
   void end_waiting_reads(Slot& slot, const Status& status);
-  Status may_answer_read() const;
+  Status may_answer(const ReadOperation& read) const;
+
+  // ---- repair.cc
+  void on(const Damaged& event);
+  void on(const Fetched& event);
+  void note_damage(const ChunkId& id, bool committed);
+  bool damaged(const ChunkId& id) const;
+  bool holds_content(const ChunkId& id) const;
+  const Peer* healer(const ChunkId& id) const;
+  void repair(const ChunkId& id);
+  void adopt(const ChunkId& id, Slot& slot, const Fetched& event);
+  void heal(const ChunkId& id, Slot& slot, const Fetched& event);
+  void healed(const ChunkId& id, Slot& slot, const Staged& event);
+  void repair_failed(const ChunkId& id, Slot& slot);
+  void make_unsound(const ChunkId& id, Slot& slot, bool base_damaged);
+  void settle_unsound(const ChunkId& id, Slot& slot);
+  void give_up_unsound(const ChunkId& id, Slot& slot);
+  void forget_unsound(const ChunkId& id, Slot& slot);
+  void end_fetch(Slot& slot);
+  void tick_repairs();
 
   // ---- resync.cc
+  void on(const GrantResync& event);
   void on(const PeerChunks& event);
   void on(const PeerDone& event);
   void start_resync();
   void ask_page();
+  bool may_send() const;
   void pump();
   bool next_difference();
   bool page_is_valid(const PeerChunks& event) const;
@@ -267,7 +309,13 @@ struct Replica::Impl {
   std::optional<Resync> resync_;
   bool sync_begun_ = false;
   std::optional<SyncStart> waiting_start_;
-  uint64_t resync_sent_ = 0, resync_skipped_ = 0;
+  uint64_t resync_sent_ = 0, resync_skipped_ = 0, resync_bytes_ = 0;
+  std::optional<int64_t> resync_budget_;  // bytes; none: not limited
+  int64_t worked_ns_ = -kSecond;          // when an update of a client began last
+
+  std::map<ChunkId, Damage> damaged_;
+  std::unordered_map<OpId, ChunkId> fetch_ops_;  // attempts that still count
+  uint64_t damage_found_ = 0, repaired_ = 0;
 
   OpId next_op_ = 1;
   int64_t now_ns_ = 0;

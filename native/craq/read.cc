@@ -12,16 +12,26 @@ void Replica::Impl::on(const Read& event) {
   if (event.op & kOwnOp) return;
   if (event.chain_version != chain_.version)
     return reply(event.op, chain_mismatch(event.chain_version));
-  if (Status status = may_answer_read(); !status.ok()) return reply(event.op, std::move(status));
-  auto [it, fresh] = reads_.try_emplace(event.op);
+  ReadOperation read{event.chunk, event.from, event.relaxed, false, event.deadline_ns, 0};
+  if (Status status = may_answer(read); !status.ok()) return reply(event.op, std::move(status));
+  // Without a neighbour to repair from, the disk may still hold the bytes that are asked for.
+  if (damaged(event.chunk) && (event.from || healer(event.chunk)))
+    return reply(event.op, error(kBusy, "the chunk is damaged here and waits for its repair"));
+  auto [it, fresh] = reads_.emplace(event.op, read);
   FS3_CHECK(fresh);
-  it->second.chunk = event.chunk;
-  it->second.relaxed = event.relaxed;
-  it->second.deadline_ns = event.deadline_ns;
   admit_read(event.op, it->second);
 }
 
-Status Replica::Impl::may_answer_read() const {
+Status Replica::Impl::may_answer(const ReadOperation& read) const {
+  if (read.from) {
+    bool above = chain_.predecessor && chain_.predecessor->target == read.from;
+    bool below = chain_.successor && chain_.successor->target == read.from;
+    if (!above && !below)
+      return error(kBadRequest,
+                   "from_target: " + std::to_string(read.from) + " is not next to this target");
+    bool holds = serving() || (chain_.self == PublicState::kSyncing && sync_begun_ && !closed());
+    return holds ? Status() : error(kNotServing, "the target has nothing to give now");
+  }
   if (!serving()) return error(kNotServing, "the target does not serve; refresh the routing");
   if (!lease_holds())
     return error(kLeaseExpired, "no heartbeat was acknowledged in time; read another replica");
@@ -67,8 +77,10 @@ void Replica::Impl::on(const ReadDone& event) {
   auto it = reads_.find(event.op);
   if (it == reads_.end() || !it->second.started) return;
   ReadOperation& read = it->second;
-  Status status = may_answer_read();
+  Status status = may_answer(read);
   if (status.ok()) status = event.status;
+  if (status.ok() && read.from && read.started_in != chain_.version)
+    status = chain_mismatch(read.started_in);
   if (status.ok() && read.started_in != chain_.version) {
     if (now_ns_ < read.deadline_ns) {
       read.started = false;

@@ -17,6 +17,10 @@ void Replica::step(int64_t now_ns, const Event& event, std::vector<Effect>& out)
 TargetId Replica::target() const { return impl_->target_; }
 const ChainView& Replica::chain() const { return impl_->chain_; }
 LocalState Replica::local() const { return impl_->local_; }
+bool Replica::damaged(const ChunkId& chunk) const { return impl_->damaged(chunk); }
+bool Replica::resyncing() const {
+  return impl_->resync_ && impl_->resync_->step != Resync::Step::kDone;
+}
 
 ReplicaStatistics Replica::statistics() const {
   ReplicaStatistics out;
@@ -29,6 +33,11 @@ ReplicaStatistics Replica::statistics() const {
   out.dedup_rows = impl_->dedup_.size();
   out.resync_sent = impl_->resync_sent_;
   out.resync_skipped = impl_->resync_skipped_;
+  out.resync_bytes = impl_->resync_bytes_;
+  out.resyncing = resyncing();
+  for (const auto& [id, damage] : impl_->damaged_) out.damaged += damage.committed;
+  out.damage_found = impl_->damage_found_;
+  out.repaired = impl_->repaired_;
   return out;
 }
 
@@ -60,7 +69,8 @@ void Replica::Impl::sweep() {
 
 void Replica::Impl::check(const ChunkId& id, const Slot& slot) const {
   FS3_CHECK(slot.busy() || slot.queue.empty());
-  FS3_CHECK(!(slot.update && slot.resync_op));
+  FS3_CHECK(!(slot.update && slot.resync_op) && !(slot.repair && slot.resync_op));
+  FS3_CHECK(!(slot.update && slot.repair) || slot.update->unsound);
   FS3_CHECK(slot.update.has_value() || slot.reads.empty());
   if (!slot.update) return;
   const Update& update = *slot.update;
@@ -100,6 +110,7 @@ void Replica::Impl::on(const LoadChunk& event) {
   if (event.committed > 0)
     chunks_.put(event.chunk,
                 {event.committed, event.committed_chain, event.length, event.checksum});
+  if (event.committed > 0 && event.damaged) note_damage(event.chunk, true);
   if (event.pending == 0) return;
   Update update;
   update.kind = event.pending_kind;
@@ -137,6 +148,7 @@ void Replica::Impl::on(const Tick&) {
       tombstones_.erase(it);
     tombstone_ages_.pop_front();
   }
+  tick_repairs();
   tick_resync();
 }
 
@@ -149,6 +161,8 @@ void Replica::Impl::on(const SetChain& event) {
   tombstone_ages_.clear();
   removed_floor_ = 0;
   forward_ops_.clear();
+  fetch_ops_.clear();
+  for (auto& [id, damage] : damaged_) damage.retry_at_ns = damage.backoff_ns = 0;
   resync_.reset();
   sync_begun_ = false;
   if (waiting_start_) reply(waiting_start_->op, chain_mismatch(waiting_start_->chain_version));
@@ -192,6 +206,8 @@ void Replica::Impl::set_local(LocalState state) {
 // and is driven under the new one.
 void Replica::Impl::leave_old_chain(Slot& slot) {
   slot.resync_op = 0;
+  slot.resync_length = 0;
+  end_fetch(slot);
   std::deque<Queued> queue;
   std::swap(queue, slot.queue);
   for (const Queued& queued : queue) {
@@ -204,12 +220,21 @@ void Replica::Impl::leave_old_chain(Slot& slot) {
   }
   if (!serving())
     end_waiting_reads(slot, error(kNotServing, "the target stopped serving; refresh the routing"));
+  std::erase_if(slot.reads, [this](OpId op) {
+    auto it = reads_.find(op);
+    if (!it->second.from) return false;
+    reads_.erase(it);
+    reply(op, error(kChainVersionMismatch, "the chain changed"));
+    return true;
+  });
   if (!slot.update) return;
   Update& update = *slot.update;
   update.forwarded = Phase::kNone;
+  update.sent = false;
   update.forward_op = 0;
   update.peer_checksum.reset();
-  update.whole = true;
+  // An unsound one has nothing whole to send; a successor has its base, or says that it has not.
+  update.whole = !update.unsound;
   update.failed = {};
   update.retry_at_ns = update.backoff_ns = 0;
   end_waiter(
@@ -220,6 +245,7 @@ void Replica::Impl::leave_old_chain(Slot& slot) {
                error(kNotServing, "the target stopped serving; refresh the routing"));
   else if (chain_.predecessor)
     end_waiter(update, update.client_op, error(kNotHead, "the head of the chain changed"));
+  if (update.unsound && !serving()) forget_update(slot);  // others decide what became of it
 }
 
 // The last that served holds everything that was acknowledged, and whatever else it staged can only
@@ -243,12 +269,16 @@ void Replica::Impl::fail_disk(const Status& status) {
     end_waiting_reads(slot, refusal);
     forget_update(slot);
     slot.resync_op = 0;
+    slot.resync_length = 0;
+    slot.repair.reset();
   }
   if (waiting_start_) reply(waiting_start_->op, refusal);
   waiting_start_.reset();
   resync_.reset();
   disk_ops_.clear();
   forward_ops_.clear();
+  fetch_ops_.clear();
+  damaged_.clear();
   open_identities_.clear();
 }
 

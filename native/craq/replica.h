@@ -37,10 +37,14 @@
 //  8. Nothing is forwarded to a syncing successor before it answered the first AskPeerChunks of
 //  this chain version: it begins the sync only when its own disk is quiet, so its lists miss
 //  nothing.
+//  9. A version whose bytes failed their checksum here is neither answered nor sent. It is replaced
+//  by the same version of a neighbour in the chain, never by an older one; see repair.cc.
 //
 // Duties of the caller:
 //  - Operation ids of requests are unique for the life of the replica. Each request is ended by one
 //  Reply. Outcomes may come late or for forgotten operations: they are ignored.
+//  - The bytes that a Fetch brought are kept while Fetched is stepped; if that emits a Stage of the
+//  same operation, until its outcome.
 //  - Stage, Commit and Discard of one chunk reach the disk in the order in which they were emitted.
 //  The outcome of a Stage is fed back also when its operation was replied to in the meantime.
 //  - SetLease follows a heartbeat only once the routing version named in its answer was applied
@@ -107,6 +111,7 @@ struct LoadChunk {  // at start, before anything else: what the disk holds
   uint32_t pending_length = 0;
   uint32_t pending_checksum = 0;
   UpdateIdentity pending_identity;
+  bool damaged = false;  // bytes of the committed version failed their checksum in an earlier life
 };
 struct LoadDedup {
   UpdateIdentity identity;
@@ -154,7 +159,9 @@ struct Forwarded {
   UpdateIdentity identity;
   bool resync = false;
 };
-struct Staged {  // outcome of Stage; with commit = true, of both. An error ends the service (EIO)
+// Outcome of Stage; with commit = true, of both. kChecksumMismatch: bytes that the update keeps of
+// the committed version are damaged. Any other error ends the service.
+struct Staged {
   OpId op = 0;
   Status status;
   uint32_t chunk_length = 0;
@@ -176,6 +183,9 @@ struct Read {
   ChainVersion chain_version = 0;
   bool relaxed = false;
   int64_t deadline_ns = 0;  // answer kBusy when the pending version has not committed by then
+  // A neighbour in the chain that repairs its own copy (its Fetch); 0: a client. Needs no lease:
+  // the position that goes with the bytes names them for ever.
+  TargetId from = 0;
 };
 struct ReadDone {
   OpId op = 0;
@@ -189,6 +199,24 @@ struct PeerChunk {
   uint32_t length = 0;
   uint32_t checksum = 0;
   bool pending = false;
+};
+// The disk's bytes of this version failed their checksum: found by a read, a scrub, or while they
+// were to be sent (then before its ForwardDone(kBusy)). Ignored when the version is no longer
+// there.
+struct Damaged {
+  ChunkId chunk;
+  ChunkVersion version = 0;
+  bool pending = false;  // the pending version, else the committed one
+};
+// Outcome of Fetch: the whole chunk as the peer holds it; version 0: it has none. The bytes fit
+// `checksum`.
+struct Fetched {
+  OpId op = 0;
+  Status status;
+  ChunkVersion version = 0;
+  ChainVersion update_chain = 0;
+  uint32_t length = 0;
+  uint32_t checksum = 0;
 };
 struct PeerChunks {  // answer to AskPeerChunks
   OpId op = 0;
@@ -215,11 +243,16 @@ struct SyncDone {  // the predecessor says: level
   TargetId from = 0;
   ChainVersion chain_version = 0;
 };
+// Resync may send so many bytes of chunks more until the next grant. What was not used lapses; what
+// was sent beyond it is taken from the next. Without any grant resync is not limited.
+struct GrantResync {
+  uint64_t bytes = 0;
+};
 struct Tick {};  // at least every 100 ms: time-outs, repeated forwards, the next resync step
 
 using Event = std::variant<LoadChunk, LoadDedup, SetChain, SetLease, SetSpace, ClientUpdate,
-                           Forwarded, Staged, Committed, ForwardDone, Read, ReadDone, PeerChunks,
-                           PeerDone, SyncStart, SyncDone, Tick>;
+                           Forwarded, Staged, Committed, ForwardDone, Read, ReadDone, Damaged,
+                           Fetched, PeerChunks, PeerDone, SyncStart, SyncDone, GrantResync, Tick>;
 
 // ---- effects
 // ----------------------------------------------------------------------------------------------------------
@@ -281,6 +314,15 @@ struct StartRead {  // engine.read of the committed version, then ReadDone
   OpId op = 0;
   ChunkId chunk;
 };
+// Ask the neighbour for its committed version of the chunk, whole (its Read with `from`), then
+// Fetched. `settled`: not before what is pending there has committed (a Read that is not relaxed).
+struct Fetch {
+  OpId op = 0;
+  Peer from;
+  ChunkId chunk;
+  ChainVersion chain_version = 0;
+  bool settled = false;
+};
 struct Reply {  // ends `op`; its bytes may go
   OpId op = 0;
   Status status;
@@ -304,15 +346,24 @@ struct SetLocal {
   LocalState state = LocalState::kUnknown;
 };  // report in the next heartbeat, sent at once
 
-using Effect = std::variant<Stage, Commit, Discard, PutDedup, Forward, StartRead, Reply,
+using Effect = std::variant<Stage, Commit, Discard, PutDedup, Forward, StartRead, Fetch, Reply,
                             AskPeerChunks, TellPeerDone, SetLocal>;
 
 constexpr size_t kMaxQueuedPerChunk = 64;
-constexpr size_t kResyncWindow = 8;  // chunks being sent to a syncing successor at a time
+// What is sent to a syncing successor at a time: so many chunks, and when these are large, chunks
+// of so many bytes together. Less while clients work on the chain: a flush of the successor's disk
+// takes as long as all that is on its way, and their updates wait for it.
+constexpr size_t kResyncWindow = 8;
+constexpr uint64_t kResyncWindowBytes = 8u << 20;
+constexpr uint64_t kResyncWindowBytesBusy = 1u << 20;
 
 struct ReplicaStatistics {
-  uint64_t chunks = 0, pending = 0, queued = 0, waiting_reads = 0, dedup_rows = 0, resync_sent = 0,
-           resync_skipped = 0;
+  uint64_t chunks = 0, pending = 0, queued = 0, waiting_reads = 0, dedup_rows = 0;
+  uint64_t resync_sent = 0, resync_skipped = 0, resync_bytes = 0;  // chunks; bytes of those sent
+  bool resyncing = false;                                          // brings its successor level
+  uint64_t damaged = 0;                                            // chunks that are damaged now
+  uint64_t damage_found = 0;                                       // since the start
+  uint64_t repaired = 0;  // from a neighbour, since the start
 };
 
 class Replica {
@@ -328,6 +379,8 @@ class Replica {
   TargetId target() const;
   const ChainView& chain() const;
   LocalState local() const;
+  bool damaged(const ChunkId& chunk) const;  // known, and not repaired yet
+  bool resyncing() const;
   ReplicaStatistics statistics() const;
 
  private:

@@ -16,6 +16,11 @@ void Replica::Impl::start_resync() {
   ask_page();
 }
 
+void Replica::Impl::on(const GrantResync& event) {
+  int64_t debt = std::min<int64_t>(resync_budget_.value_or(0), 0);
+  resync_budget_ = debt + static_cast<int64_t>(event.bytes);
+}
+
 void Replica::Impl::ask_page() {
   Resync& r = *resync_;
   r.op = own_op();
@@ -54,13 +59,19 @@ void Replica::Impl::on(const PeerChunks& event) {
     }
 }
 
+bool Replica::Impl::may_send() const {
+  bool busy = now_ns_ - worked_ns_ < kSecond;
+  uint64_t most = busy ? kResyncWindowBytesBusy : kResyncWindowBytes;
+  return resync_->bytes < most && (!resync_budget_ || *resync_budget_ > 0);
+}
+
 // Starts transfers until the window is full, then asks for the next page, then says done.
 void Replica::Impl::pump() {
   Resync& r = *resync_;
   if (r.step != Resync::Step::kMerge) return;
-  while (r.window < kResyncWindow && next_difference()) {
+  while (r.window < kResyncWindow && may_send() && next_difference()) {
   }
-  if (r.window > 0) return;
+  if (r.window > 0 || !may_send()) return;
   if (!r.page_end) {
     r.page_after = r.page.back().chunk;
     r.page.clear();
@@ -119,6 +130,11 @@ void Replica::Impl::begin_resync(const ChunkId& id, Slot& slot) {
     ++resync_skipped_;
     return resync_item_done();
   }
+  // It waits for its repair; when nobody has a copy, the disk may still be able to read it.
+  if (record && damaged(id) && healer(id)) {
+    resync_->repeat.emplace_back(now_ns_ + kBackoffLastNs / 4, id);
+    return;
+  }
   slot.resync_op = own_op();
   forward_ops_[slot.resync_op] = id;
   Forward forward;
@@ -133,6 +149,10 @@ void Replica::Impl::begin_resync(const ChunkId& id, Slot& slot) {
     forward.update_chain = record->chain;
     forward.length = record->length;
     forward.checksum = record->checksum;
+    slot.resync_length = record->length;
+    resync_->bytes += record->length;
+    resync_bytes_ += record->length;
+    if (resync_budget_) *resync_budget_ -= record->length;
     forward.bytes = Forward::Bytes::kCommitted;
   } else {
     forward.kind = UpdateKind::kRemove;
@@ -143,6 +163,8 @@ void Replica::Impl::begin_resync(const ChunkId& id, Slot& slot) {
 
 void Replica::Impl::resync_forwarded(const ChunkId& id, Slot& slot, const ForwardDone& event) {
   slot.resync_op = 0;
+  resync_->bytes -= slot.resync_length;
+  slot.resync_length = 0;
   bool ok = event.status.ok();
   if (Record* record = chunks_.find(id); record && ok) {
     ok = event.checksum == record->checksum;

@@ -22,11 +22,17 @@ bool is_write(UpdateKind kind) {
   return kind == UpdateKind::kWrite || kind == UpdateKind::kReplace;
 }
 
+// Of the version before.
+bool keeps_bytes(UpdateKind kind) {
+  return kind == UpdateKind::kWrite || kind == UpdateKind::kTruncate;
+}
+
 }  // namespace
 
 void Replica::Impl::begin_update(const ChunkId& id, Slot& slot, Update update) {
   FS3_CHECK(!slot.busy());
   update.began_in = chain_.version;
+  if (!update.resync) worked_ns_ = now_ns_;
   if (!anonymous(update.identity)) open_identities_[update.identity] = id;
   slot.update = std::move(update);
   drive(id, slot);
@@ -42,7 +48,7 @@ void Replica::Impl::drive(const ChunkId& id, Slot& slot) {
   if (!slot.update || !slot.update->failed.ok()) return;
   Update& update = *slot.update;
   bool down = serving() && chain_.successor.has_value();
-  if (driven() && update.staged == Phase::kNone) stage(id, update);
+  if (driven() && update.staged == Phase::kNone && !update.unsound) stage(id, update);
   if (down && update.forwarded == Phase::kNone && now_ns_ >= update.retry_at_ns)
     try_forward(id, update);
   bool below = !down || update.forwarded == Phase::kDone;
@@ -103,6 +109,7 @@ void Replica::Impl::try_forward(const ChunkId& id, Update& update) {
     if (is_write(update.kind)) forward.source = update.source;
   }
   update.forwarded = Phase::kRunning;
+  update.sent = true;
   update.forward_was_whole = from_disk;
   forward_ops_[forward.op] = id;
   emit(std::move(forward));
@@ -122,8 +129,14 @@ void Replica::Impl::on(const Staged& event) {
   if (op == disk_ops_.end()) return;
   ChunkId id = op->second;
   Slot& s = slot(id);
+  if (s.repair && s.repair->op == event.op) return healed(id, s, event);
   if (!s.update || s.update->stage_op != event.op || s.update->staged != Phase::kRunning) return;
   disk_ops_.erase(op);
+  if (event.status.code() == kChecksumMismatch && keeps_bytes(s.update->kind)) {
+    make_unsound(id, s, true);
+    try_begin_sync();
+    return finish_lastsrv();
+  }
   if (!event.status.ok()) return fail_disk(event.status);
   Update& update = *s.update;
   if (update.kind == UpdateKind::kReplace && event.checksum != update.checksum)
@@ -157,6 +170,7 @@ void Replica::Impl::on(const Committed& event) {
 void Replica::Impl::committed(const ChunkId& id, Slot& slot) {
   Update& update = *slot.update;
   update.committed = Phase::kDone;
+  damaged_.erase(id);
   const Record* before = chunks_.find(id);
   bool here_level = chain_.self == PublicState::kSyncing && update.began_in == chain_.version;
   bool peer_level =
@@ -202,6 +216,7 @@ void Replica::Impl::finish(const ChunkId& id, Slot& slot) {
 }
 
 void Replica::Impl::next(const ChunkId& id, Slot& slot) {
+  if (!slot.busy()) repair(id);
   while (!slot.busy() && !slot.queue.empty()) {
     Queued queued = std::move(slot.queue.front());
     slot.queue.pop_front();
@@ -283,6 +298,7 @@ void Replica::Impl::forget_update(Slot& slot) {
   auto open = open_identities_.find(slot.update->identity);
   if (open != open_identities_.end()) open_identities_.erase(open);
   if (slot.update->forward_op) forward_ops_.erase(slot.update->forward_op);
+  end_fetch(slot);
   slot.update.reset();
 }
 
@@ -305,7 +321,8 @@ void Replica::Impl::refuse_queue(Slot& slot, const Status& status) {
 void Replica::Impl::expire(const ChunkId& id, Slot& slot) {
   Status lease = error(kLeaseExpired, "no heartbeat was acknowledged in time");
   Status late = error(kTimedOut, "the chain did not answer in time; the outcome is not known");
-  if (slot.update) {
+  // Those who wait for an unsound update bring the bytes from which it will be staged.
+  if (slot.update && !slot.update->unsound) {
     Update& update = *slot.update;
     if (update.client_op && !lease_holds()) end_waiter(update, update.client_op, lease);
     if (now_ns_ - update.client_since_ns > kUpdateWaitNs)
@@ -328,8 +345,8 @@ void Replica::Impl::expire(const ChunkId& id, Slot& slot) {
     }
     it = slot.queue.erase(it);
   }
-  Status refusal = may_answer_read();
   std::erase_if(slot.reads, [&](OpId op) {
+    Status refusal = may_answer(reads_.at(op));
     if (refusal.ok() && now_ns_ < reads_.at(op).deadline_ns) return false;
     reply(op, refusal.ok() ? error(kBusy, "the pending version did not commit in time") : refusal);
     reads_.erase(op);

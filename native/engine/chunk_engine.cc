@@ -16,6 +16,11 @@ ChunkState state_of(ChunkId id, const Chunk& chunk) {
   state.chunk = id;
   if (chunk.committed) state.committed = chunk.committed->info;
   if (chunk.pending) state.pending = chunk.pending->info;
+  auto bad = [](const VersionRef& version) {
+    return version && version->block && version->block->bad;
+  };
+  state.damaged = bad(chunk.committed);
+  state.pending_damaged = bad(chunk.pending);
   return state;
 }
 
@@ -296,6 +301,8 @@ void ChunkEngine::read(TargetId target, ChunkId chunk, uint32_t offset, uint32_t
   if (version) {
     result.version = version->info.version;
     result.chunk_length = version->info.length;
+    result.chain_version = version->info.chain_version;
+    result.checksum = version->info.checksum;
   }
   if (length == 0 || offset >= result.chunk_length) {
     return answer<Result<ReadResult>>(std::move(done), std::move(result));

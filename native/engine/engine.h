@@ -65,6 +65,8 @@ struct ReadResult {
   Buffer data;  // may be shorter than asked: the chunk ends
   uint32_t chunk_length = 0;
   uint64_t version = 0;
+  uint32_t chain_version = 0;  // under which the version was made
+  uint32_t checksum = 0;       // CRC32C of the whole version
 };
 
 class Engine {
@@ -86,7 +88,9 @@ class Engine {
                                                   uint64_t* count) const = 0;
   virtual std::vector<DedupRow> dedup_rows(TargetId target) const = 0;
 
-  // Writes a pending version, replacing another pending one. A kWrite whose base is not there
+  // Writes a pending version, replacing another pending one. kChecksumMismatch: bytes that it keeps
+  // of the committed version are damaged; kBadRequest: a field, or data that is not what `checksum`
+  // says. A kWrite whose base is not there
   // reads as zeros up to offset. `version` is the caller's business: a new chunk may begin with any
   // number, and kReplace or kRemove with commit = true take the place of whatever is there, also of
   // a newer version. kRemove with commit = true deletes the chunk with its pending version; ok when

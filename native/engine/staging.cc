@@ -55,7 +55,7 @@ Status Staging::check_request() {
     sum = crc32c(0, request_.data.data(), data_length_);
   }
   if (sum == request_.checksum) return Status();
-  return Status(kChecksumMismatch, "engine/stage",
+  return Status(kBadRequest, "engine/stage",
                 name(key_) + ": the data does not match the checksum that came with it");
 }
 

@@ -32,6 +32,9 @@ struct ChunkState {
   ChunkId chunk;
   VersionInfo committed;  // version 0: none
   std::optional<PendingInfo> pending;
+  // Bytes of that version did not match once; also after a restart.
+  bool damaged = false;
+  bool pending_damaged = false;
 };
 
 struct DedupRow {

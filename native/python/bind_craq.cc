@@ -104,17 +104,23 @@ void bind_load_events(nb::module_& m) {
           [](LoadChunk* t, ChunkId chunk, ChunkVersion committed, ChainVersion committed_chain,
              uint32_t length, uint32_t checksum, ChunkVersion pending, ChainVersion pending_chain,
              int pending_kind, uint32_t pending_length, uint32_t pending_checksum,
-             UpdateIdentity pending_identity) {
-            new (t) LoadChunk{chunk,           committed,
-                              committed_chain, length,
-                              checksum,        pending,
-                              pending_chain,   static_cast<UpdateKind>(pending_kind),
-                              pending_length,  pending_checksum,
-                              pending_identity};
+             UpdateIdentity pending_identity, bool damaged) {
+            new (t) LoadChunk{chunk,
+                              committed,
+                              committed_chain,
+                              length,
+                              checksum,
+                              pending,
+                              pending_chain,
+                              static_cast<UpdateKind>(pending_kind),
+                              pending_length,
+                              pending_checksum,
+                              pending_identity,
+                              damaged};
           },
           "chunk"_a, "committed"_a, "committed_chain"_a, "length"_a, "checksum"_a, "pending"_a = 0,
           "pending_chain"_a = 0, "pending_kind"_a = 0, "pending_length"_a = 0,
-          "pending_checksum"_a = 0, "pending_identity"_a = UpdateIdentity{})
+          "pending_checksum"_a = 0, "pending_identity"_a = UpdateIdentity{}, "damaged"_a = false)
       .def_rw("pending_identity", &LoadChunk::pending_identity);
   nb::class_<LoadDedup>(m, "LoadDedup")
       .def(
@@ -136,6 +142,7 @@ void bind_chain_events(nb::module_& m) {
   nb::class_<SetLease>(m, "SetLease").def(nb::init<int64_t>(), "until_ns"_a);
   nb::class_<SetSpace>(m, "SetSpace").def(nb::init<bool>(), "full"_a);
   nb::class_<Tick>(m, "Tick").def(nb::init<>());
+  nb::class_<GrantResync>(m, "GrantResync").def(nb::init<uint64_t>(), "bytes"_a);
   nb::class_<SyncStart>(m, "SyncStart")
       .def(
           "__init__",
@@ -180,8 +187,8 @@ void bind_requests(nb::module_& m) {
           "chunk_size"_a, "checksum"_a, "chain_version"_a, "update_chain"_a, "identity"_a,
           "resync"_a);
   nb::class_<Read>(m, "Read")
-      .def(nb::init<OpId, ChunkId, ChainVersion, bool, int64_t>(), "op"_a, "chunk"_a,
-           "chain_version"_a, "relaxed"_a, "deadline_ns"_a)
+      .def(nb::init<OpId, ChunkId, ChainVersion, bool, int64_t, TargetId>(), "op"_a, "chunk"_a,
+           "chain_version"_a, "relaxed"_a, "deadline_ns"_a, "from_target"_a = 0)
       .def_rw("relaxed", &Read::relaxed);
 }
 
@@ -217,6 +224,17 @@ void bind_outcomes(nb::module_& m) {
           },
           "op"_a, "code"_a, "version"_a)
       .def_ro("op", &ReadDone::op);
+  nb::class_<Damaged>(m, "Damaged")
+      .def(nb::init<ChunkId, ChunkVersion, bool>(), "chunk"_a, "version"_a, "pending"_a);
+  nb::class_<Fetched>(m, "Fetched")
+      .def(
+          "__init__",
+          [](Fetched* t, OpId op, uint32_t code, ChunkVersion version, ChainVersion update_chain,
+             uint32_t length, uint32_t checksum) {
+            new (t) Fetched{op, status_of(code, ""), version, update_chain, length, checksum};
+          },
+          "op"_a, "code"_a, "version"_a = 0, "update_chain"_a = 0, "length"_a = 0, "checksum"_a = 0)
+      .def_ro("op", &Fetched::op);
   nb::class_<PeerChunks>(m, "PeerChunks")
       .def(
           "__init__",
@@ -259,6 +277,12 @@ void bind_disk_effects(nb::module_& m) {
   nb::class_<StartRead>(m, "StartRead")
       .def_ro("op", &StartRead::op)
       .def_ro("chunk", &StartRead::chunk);
+  nb::class_<Fetch>(m, "Fetch")
+      .def_ro("op", &Fetch::op)
+      .def_prop_ro("from_peer", [](const Fetch& e) { return tuple_of(e.from); })
+      .def_ro("chunk", &Fetch::chunk)
+      .def_ro("chain_version", &Fetch::chain_version)
+      .def_ro("settled", &Fetch::settled);
   nb::class_<SetLocal>(m, "SetLocal").def_prop_ro("state", [](const SetLocal& e) {
     return static_cast<int>(e.state);
   });
@@ -347,6 +371,11 @@ void bind_craq(nb::module_& parent) {
         out["dedup_rows"] = s.dedup_rows;
         out["resync_sent"] = s.resync_sent;
         out["resync_skipped"] = s.resync_skipped;
+        out["resync_bytes"] = s.resync_bytes;
+        out["resyncing"] = s.resyncing;
+        out["damaged"] = s.damaged;
+        out["damage_found"] = s.damage_found;
+        out["repaired"] = s.repaired;
         return out;
       });
 }

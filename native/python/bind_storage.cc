@@ -17,7 +17,9 @@ std::string to_string(const nb::bytes& bytes) { return {bytes.c_str(), bytes.siz
 
 std::unique_ptr<StorageServer> create(std::string directory, nb::bytes cluster_id, uint32_t node_id,
                                       nb::bytes incarnation, nb::bytes keyring,
-                                      std::vector<std::string> addresses, uint64_t capacity_bytes) {
+                                      std::vector<std::string> addresses, uint64_t capacity_bytes,
+                                      double scrub_period_s, uint64_t scrub_bytes_per_s,
+                                      uint64_t resync_bytes_per_s) {
   storage::ServerOptions options;
   options.directory = std::move(directory);
   options.cluster_id = to_string(cluster_id);
@@ -26,6 +28,9 @@ std::unique_ptr<StorageServer> create(std::string directory, nb::bytes cluster_i
   options.keyring = take(auth::Keyring::parse(to_string(keyring)));
   options.addresses = std::move(addresses);
   options.capacity_bytes = capacity_bytes;
+  options.scrub.period_ns = static_cast<int64_t>(scrub_period_s * 1e9);
+  options.scrub.bytes_per_s = scrub_bytes_per_s;
+  options.resync_bytes_per_s = resync_bytes_per_s;
   auto server = [&] {
     nb::gil_scoped_release release;
     return StorageServer::create(std::move(options));
@@ -57,6 +62,10 @@ nb::list target_reports(const StorageServer& server) {
     row["capacity_bytes"] = r.capacity_bytes;
     row["used_bytes"] = r.used_bytes;
     row["free_bytes"] = r.free_bytes;
+    row["damaged_chunks"] = r.damaged_chunks;
+    row["repaired_chunks"] = r.repaired_chunks;
+    row["scrub_passes"] = r.scrub_passes;
+    row["scrub_age_s"] = r.scrub_age_s;
     out.append(row);
   }
   return out;
@@ -83,6 +92,11 @@ nb::dict replica(const craq::ReplicaStatistics& s) {
   out["dedup_rows"] = s.dedup_rows;
   out["resync_sent"] = s.resync_sent;
   out["resync_skipped"] = s.resync_skipped;
+  out["resync_bytes"] = s.resync_bytes;
+  out["resyncing"] = s.resyncing;
+  out["damaged"] = s.damaged;
+  out["damage_found"] = s.damage_found;
+  out["repaired"] = s.repaired;
   return out;
 }
 
@@ -120,6 +134,16 @@ nb::dict network(const net::RpcServer::Statistics& s) {
   return out;
 }
 
+nb::dict scrub(const storage::ServiceStatistics& s) {
+  nb::dict out;
+  out["passes"] = s.scrub.passes;
+  out["chunks"] = s.scrub.chunks;
+  out["bytes"] = s.scrub.bytes;
+  out["damaged"] = s.scrub.damaged;
+  out["age_s"] = s.scrub_age_s;
+  return out;
+}
+
 nb::dict statistics(const StorageServer& server) {
   auto s = [&] {
     nb::gil_scoped_release release;
@@ -145,6 +169,7 @@ nb::dict statistics(const StorageServer& server) {
   out["engine"] = engine_counts(s.engine);
   out["space"] = space(s.space);
   out["network"] = network(s.network);
+  out["scrub"] = scrub(s);
   return out;
 }
 
@@ -164,10 +189,12 @@ void bind_storage(nb::module_& m) {
       "close() or its end releases them.")
       .def(nb::new_(&create), nb::kw_only(), nb::arg("directory"), nb::arg("cluster_id"),
            nb::arg("node_id"), nb::arg("incarnation"), nb::arg("keyring"), nb::arg("addresses"),
-           nb::arg("capacity_bytes") = 0,
+           nb::arg("capacity_bytes") = 0, nb::arg("scrub_period_s") = 14.0 * 86400,
+           nb::arg("scrub_bytes_per_s") = 32u << 20, nb::arg("resync_bytes_per_s") = 0,
            "Opens the disk (recovery included) and listens. `keyring`: as fs3/auth/keyring.py "
            "serializes it.\n"
-           "Nothing serves before update_routing and renew_lease. Raises fs3.errors.Fs3Error.")
+           "Nothing serves before update_routing and renew_lease. The disk is scrubbed once in\n"
+           "`scrub_period_s` (0: never). Raises fs3.errors.Fs3Error.")
       .def_prop_ro("addresses", &StorageServer::addresses, "Where it listens, with the real ports.")
       .def("update_routing", &update_routing, nb::arg("routing"),
            "A serialized fs3.proto.RoutingInfo; older ones than the applied one are ignored.")
@@ -179,7 +206,8 @@ void bind_storage(nb::module_& m) {
       .def("target_reports", &target_reports,
            "For the heartbeat: dicts with the fields of fs3.proto.mgmtd.LocalTarget, by target id.")
       .def("statistics", &statistics,
-           "Counts and latencies: dict of operations, counters, targets, engine, space, network.")
+           "Counts and latencies: dict of operations, counters, targets, engine, space, network,\n"
+           "scrub.")
       .def_static("latency_bounds_s", &latency_bounds_s,
                   "Upper bounds of latency_buckets, in seconds.")
       .def_prop_ro(

@@ -101,6 +101,7 @@ void put_page(const std::vector<engine::ChunkState>& page,
     info->set_length(state.committed.length);
     info->set_checksum(state.committed.checksum);
     info->set_pending(state.pending.has_value());
+    info->set_damaged(state.damaged);
     if (state.pending) info->set_pending_version(state.pending->version);
   }
 }
@@ -264,6 +265,24 @@ Result<SyncDoneCommand> decode_sync_done(std::string_view body) {
   return out;
 }
 
+Result<FetchCommand> decode_fetch(std::string_view body) {
+  pb::FetchRequest request;
+  if (Status s = parse(body, request); !s.ok()) return s;
+  if (Status s = check_chunk(request.has_chunk(), request.chunk()); !s.ok()) return s;
+  if (Status s = check_payload(request.length()); !s.ok()) return s;
+  if (request.offset() > kMaxChunkSize) return bad("offset", "is beyond 64 MiB");
+  if (request.from_target() == 0) return bad("from_target", "is 0");
+  FetchCommand out;
+  out.to = {request.target_id(), request.chain_id()};
+  out.event.chunk = chunk_of(request.chunk());
+  out.event.chain_version = request.chain_version();
+  out.event.relaxed = !request.settled();
+  out.event.from = request.from_target();
+  out.offset = request.offset();
+  out.length = request.length();
+  return out;
+}
+
 Result<QueryLastCommand> decode_query_last(std::string_view body) {
   pb::QueryLastRequest request;
   if (Status s = parse(body, request); !s.ok()) return s;
@@ -296,6 +315,16 @@ std::string encode_read_reply(uint32_t length, uint32_t chunk_length, ChunkVersi
   reply.set_length(length);
   reply.set_chunk_length(chunk_length);
   reply.set_version(version);
+  return serialize(reply);
+}
+
+std::string encode_fetch_reply(uint32_t length, const engine::VersionInfo& whole) {
+  pb::FetchReply reply;
+  reply.set_length(length);
+  reply.set_chunk_length(whole.length);
+  reply.set_version(whole.version);
+  reply.set_update_chain_version(whole.chain_version);
+  reply.set_checksum(whole.checksum);
   return serialize(reply);
 }
 
@@ -392,6 +421,28 @@ std::string encode_sync_done(const craq::TellPeerDone& tell, ChainId chain, Targ
   return serialize(request);
 }
 
+std::string encode_fetch(const craq::Fetch& fetch, ChainId chain, TargetId from, uint32_t offset,
+                         uint32_t length) {
+  pb::FetchRequest request;
+  request.set_target_id(fetch.from.target);
+  request.set_chain_id(chain);
+  request.set_chain_version(fetch.chain_version);
+  request.set_from_target(from);
+  put_chunk(fetch.chunk, request.mutable_chunk());
+  request.set_offset(offset);
+  request.set_length(length);
+  request.set_settled(fetch.settled);
+  return serialize(request);
+}
+
+Result<engine::VersionInfo> decode_fetch_reply(std::string_view body) {
+  pb::FetchReply reply;
+  if (Status s = parse(body, reply); !s.ok()) return s;
+  if (reply.chunk_length() > kMaxChunkSize) return bad("chunk_length", "is beyond 64 MiB");
+  return engine::VersionInfo{reply.version(), reply.update_chain_version(), reply.chunk_length(),
+                             reply.checksum()};
+}
+
 Result<uint32_t> decode_update_reply(std::string_view body) {
   pb::UpdateReply reply;
   if (Status s = parse(body, reply); !s.ok()) return s;
@@ -407,7 +458,7 @@ Status decode_sync_start_reply(std::string_view body, craq::PeerChunks& page) {
   for (const auto& info : reply.chunks()) {
     if (Status s = check_chunk(info.has_chunk(), info.chunk()); !s.ok()) return s;
     page.chunks.push_back({chunk_of(info.chunk()), info.version(), info.chain_version(),
-                           info.length(), info.checksum(), info.pending()});
+                           info.length(), info.checksum(), info.pending() || info.damaged()});
   }
   page.end = reply.end();
   return {};

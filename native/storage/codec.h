@@ -55,6 +55,12 @@ struct SyncDoneCommand {
   Destination to;
   craq::SyncDone event;
 };
+struct FetchCommand {
+  Destination to;
+  craq::Read event;  // op and deadline_ns are the server's to fill in
+  uint32_t offset = 0;
+  uint32_t length = 0;
+};
 struct QueryLastCommand {
   Destination to;
   ChainVersion chain_version = 0;
@@ -80,11 +86,14 @@ Result<UpdateCommand> decode_remove(std::string_view body);
 Result<ForwardCommand> decode_forward(std::string_view body, size_t payload);
 Result<SyncStartCommand> decode_sync_start(std::string_view body);
 Result<SyncDoneCommand> decode_sync_done(std::string_view body);
+Result<FetchCommand> decode_fetch(std::string_view body);
 Result<QueryLastCommand> decode_query_last(std::string_view body);
 Result<DumpCommand> decode_dump(std::string_view body);
 Result<ReadRawCommand> decode_read_raw(std::string_view body);
 
 std::string encode_read_reply(uint32_t length, uint32_t chunk_length, ChunkVersion version);
+// `whole` names the content of the chunk that `length` bytes of are sent.
+std::string encode_fetch_reply(uint32_t length, const engine::VersionInfo& whole);
 std::string encode_update_reply(const craq::Reply& reply);
 std::string encode_query_last_reply(const std::optional<engine::ChunkState>& last, uint64_t chunks);
 std::string encode_sync_start_reply(const std::vector<engine::ChunkState>& page, bool end);
@@ -97,9 +106,13 @@ std::string encode_forward(const craq::Forward& forward, ChainId chain, TargetId
 std::string encode_sync_start(const craq::AskPeerChunks& ask, ChainId chain, TargetId from,
                               std::span<const craq::LoadDedup> rows, uint32_t limit);
 std::string encode_sync_done(const craq::TellPeerDone& tell, ChainId chain, TargetId from);
+std::string encode_fetch(const craq::Fetch& fetch, ChainId chain, TargetId from, uint32_t offset,
+                         uint32_t length);
 // Checksum of the whole chunk at the successor.
 Result<uint32_t> decode_update_reply(std::string_view body);
-// Fills `chunks` and `end`.
+// What names the content of the chunk; its length is checked against the largest chunk.
+Result<engine::VersionInfo> decode_fetch_reply(std::string_view body);
+// Fills `chunks` and `end`. A damaged chunk counts as pending: it is not as the sender has it.
 Status decode_sync_start_reply(std::string_view body, craq::PeerChunks& page);
 
 }  // namespace fs3::storage

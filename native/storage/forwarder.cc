@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cstring>
 #include <utility>
 
 #include "base/check.h"
+#include "base/crc32c.h"
 #include "storage.pb.h"
 #include "storage/codec.h"
 
@@ -36,6 +38,41 @@ struct Forwarder::Question {
   Origin from;
   size_t rows_sent = 0;
   Function<void(craq::PeerChunks)> done;
+};
+
+struct Forwarder::Fetching {
+  craq::Fetch effect;
+  Origin from;
+  Function<void(craq::Fetched, Buffer)> done;
+  craq::Fetched outcome;
+  Buffer bytes;
+  uint32_t got = 0;
+
+  void end(Status status) {
+    outcome.status = std::move(status);
+    done(outcome, std::move(bytes));
+  }
+  // Takes one answer; ok with got < length: more is to be asked for.
+  Status take(const engine::VersionInfo& whole, const Buffer& piece) {
+    if (got == 0) {
+      outcome.version = whole.version;
+      outcome.update_chain = whole.chain_version;
+      outcome.length = whole.length;
+      outcome.checksum = whole.checksum;
+      bytes = Buffer::allocate(whole.length);
+      bytes.resize(whole.length);
+    }
+    bool same = outcome.version == whole.version && outcome.update_chain == whole.chain_version &&
+                outcome.length == whole.length;
+    if (!same) return Status(kBusy, "storage/fetch", "the chunk changed between its pieces");
+    if (piece.size() != std::min(whole.length - got, kMaxPayload))
+      return Status(kBadRequest, "storage/fetch",
+                    "length: the answer has fewer bytes than it says");
+    if (!piece.empty()) std::memcpy(bytes.data() + got, piece.data(), piece.size());
+    got += static_cast<uint32_t>(piece.size());
+    if (got < whole.length || crc32c(0, bytes.data(), got) == whole.checksum) return {};
+    return Status(kChecksumMismatch, "storage/fetch", "the bytes are not what the peer says");
+  }
 };
 
 Forwarder::Forwarder(Reactor& reactor, net::Identity self,
@@ -172,6 +209,33 @@ void Forwarder::tell_done(const craq::TellPeerDone& effect, Origin from,
   call(effect.peer.node_id, std::move(spec),
        [op = effect.op, done = std::move(done)](net::Reply reply) mutable {
          done(craq::PeerDone{op, reply.status});
+       });
+}
+
+void Forwarder::fetch(const craq::Fetch& effect, Origin from,
+                      Function<void(craq::Fetched, Buffer)> done) {
+  auto fetching = std::make_shared<Fetching>(Fetching{effect, from, std::move(done), {}, {}, 0});
+  fetching->outcome.op = effect.op;
+  fetch_piece(std::move(fetching));
+}
+
+void Forwarder::fetch_piece(std::shared_ptr<Fetching> fetching) {
+  Buffer piece = Buffer::allocate(kMaxPayload);
+  net::CallSpec spec;
+  spec.method = proto::storage::FETCH;
+  spec.body = encode_fetch(fetching->effect, fetching->from.chain, fetching->from.target,
+                           fetching->got, kMaxPayload);
+  spec.sink.push_back({net::Channel::register_memory(piece.data(), kMaxPayload), 0, kMaxPayload});
+  spec.keep_alive.push_back(piece);
+  call(fetching->effect.from.node_id, std::move(spec),
+       [this, fetching, piece](net::Reply reply) mutable {
+         if (!reply.status.ok()) return fetching->end(reply.status);
+         auto whole = decode_fetch_reply(reply.body);
+         if (!whole.ok()) return fetching->end(whole.status());
+         Status status = fetching->take(*whole, piece.slice(0, reply.sink_length));
+         if (status.ok() && fetching->got < fetching->outcome.length)
+           return fetch_piece(std::move(fetching));
+         fetching->end(std::move(status));
        });
 }
 

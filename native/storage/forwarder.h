@@ -1,5 +1,5 @@
-// Requests from this server to the servers of its targets' successors: FORWARD, SYNC_START,
-// SYNC_DONE.
+// Requests from this server to the servers of its targets' neighbours in their chains: FORWARD,
+// SYNC_START, SYNC_DONE, FETCH.
 //
 // One channel per peer node, to the best of its addresses that can be reached. Each call carries a
 // server capability that this process mints for itself and renews at half its lifetime.
@@ -45,6 +45,8 @@ class Forwarder {
                   Function<void(craq::PeerChunks)> done);
   void tell_done(const craq::TellPeerDone& effect, Origin from,
                  Function<void(craq::PeerDone)> done);
+  // The whole chunk, in as many requests as it takes; the bytes fit the checksum of the outcome.
+  void fetch(const craq::Fetch& effect, Origin from, Function<void(craq::Fetched, Buffer)> done);
 
  private:
   struct Node {
@@ -54,12 +56,14 @@ class Forwarder {
   };
   struct Pieces;
   struct Question;
+  struct Fetching;
 
   const std::string& token();
   Result<std::shared_ptr<net::Channel>> channel(uint32_t node_id);
   void call(uint32_t node_id, net::CallSpec spec, net::ReplyCallback done);
   void send_piece(std::shared_ptr<Pieces> pieces);
   void send_rows(std::shared_ptr<Question> question);
+  void fetch_piece(std::shared_ptr<Fetching> fetching);
 
   Reactor& reactor_;
   const net::Identity self_;

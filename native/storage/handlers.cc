@@ -4,6 +4,7 @@
 #include <chrono>
 #include <cstring>
 
+#include "base/crc32c.h"
 #include "storage.pb.h"
 #include "storage/service.h"
 
@@ -19,6 +20,12 @@ uint64_t wall_ms() {
 bool is_server_token(std::string_view token) {
   return token.size() == auth::kCapabilitySize &&
          (static_cast<uint8_t>(token[1]) & auth::kServer) != 0;
+}
+
+// Of the bytes that came; what arrived in one piece was summed on arrival.
+uint32_t crc_of(const net::ServerCall& call, const Buffer& whole) {
+  if (call.source_length() == whole.size()) return call.source_checksum();
+  return crc32c(0, whole.data(), whole.size());
 }
 
 Status sink_too_small(const net::ServerCall& call, uint32_t length) {
@@ -48,6 +55,8 @@ void Service::handle(net::ServerCallPtr call) {
       return handle_sync_start(std::move(call));
     case pb::SYNC_DONE:
       return handle_sync_done(std::move(call));
+    case pb::FETCH:
+      return handle_fetch(std::move(call));
     case pb::DUMP:
       return handle_dump(std::move(call));
     case pb::READ_RAW:
@@ -167,6 +176,10 @@ void Service::handle_forward(net::ServerCallPtr call) {
                      : Result<std::optional<Buffer>>(std::optional(std::move(data)));
     if (!whole.ok()) return refuse(std::move(ready), whole.status());
     if (!*whole) return ready->reply({}, encode_update_reply({}));
+    const auto& event = command.event;
+    if (!(*whole)->empty() && crc_of(*ready, **whole) != event.checksum)
+      return refuse(std::move(ready), Status(kChecksumMismatch, where_,
+                                             "checksum: the bytes are not those that were sent"));
     target->forwarded(command, std::move(**whole), std::move(ready));
   });
 }
@@ -189,6 +202,18 @@ void Service::handle_sync_done(net::ServerCallPtr call) {
   auto target = find(command->to);
   if (!target.ok()) return refuse(std::move(call), target.status());
   (*target)->sync_done(*command, std::move(call));
+}
+
+void Service::handle_fetch(net::ServerCallPtr call) {
+  auto command = decode_fetch(call->body());
+  if (!command.ok()) return refuse(std::move(call), command.status());
+  if (Status s = allow(*call, auth::kServer, command->event.chunk.inode); !s.ok())
+    return refuse(std::move(call), std::move(s));
+  if (call->sink_length() < command->length)
+    return refuse(std::move(call), sink_too_small(*call, command->length));
+  auto target = find(command->to);
+  if (!target.ok()) return refuse(std::move(call), target.status());
+  (*target)->fetch(*command, std::move(call));
 }
 
 void Service::handle_query_last(net::ServerCallPtr call) {
@@ -223,10 +248,14 @@ void Service::handle_read_raw(net::ServerCallPtr call) {
   auto target = find(command->target);
   if (!target.ok()) return refuse(std::move(call), target.status());
   engine_->read(command->target, command->chunk, command->offset, command->length, false,
-                [this, alive = std::weak_ptr((*target)->shared_from_this()),
+                [chunk = command->chunk, alive = std::weak_ptr((*target)->shared_from_this()),
                  call = std::move(call)](Result<engine::ReadResult> result) mutable {
-                  if (alive.expired()) return;
-                  if (!result.ok()) return refuse(std::move(call), result.status());
+                  auto reader = alive.lock();
+                  if (!reader) return;
+                  if (!result.ok()) {
+                    reader->note_damage(chunk, result.status());
+                    return call->reply(result.status(), {});
+                  }
                   auto length = static_cast<uint32_t>(result->data.size());
                   if (length > 0) call->push(std::move(result->data));
                   call->reply({}, encode_read_reply(length, result->chunk_length, result->version));

@@ -60,6 +60,8 @@ Status StorageServer::start(ServerOptions options) {
   service.self = {options.cluster_id, options.incarnation, net::Role::kStorage, options.node_id};
   service.keyring = std::move(options.keyring);
   service.addresses = std::move(options.addresses);
+  service.scrub = options.scrub;
+  service.resync_bytes_per_s = options.resync_bytes_per_s;
   service_ = std::make_unique<Service>(
       thread_->reactor(), std::move(service), std::move(*engine), [this] { notify(); }, warnings_);
   Status status = service_->start();

@@ -34,6 +34,8 @@ struct ServerOptions {
   std::shared_ptr<const auth::Keyring> keyring;
   std::vector<std::string> addresses;  // to listen on: "tcp://host:port", "unix:///path"
   uint64_t capacity_bytes = 0;         // 0 = what the file system has
+  ScrubOptions scrub;
+  uint64_t resync_bytes_per_s = 0;  // sent to syncing targets; 0 = no bound
 };
 
 class StorageServer {

@@ -29,7 +29,11 @@ Service::Service(Reactor& reactor, ServiceOptions options, std::unique_ptr<engin
              std::move(heartbeat_due),
              [this](std::string text) { warn(std::move(text)); },
              where_,
-             Admission(*engine_)} {}
+             Admission(*engine_)},
+      scrubber_(*engine_, options_.scrub, [this](TargetId id, ChunkId chunk, Status status) {
+        auto it = targets_.find(id);
+        if (it != targets_.end()) it->second->note_damage(chunk, status);
+      }) {}
 
 Service::~Service() {
   reactor_.cancel(timer_);
@@ -106,8 +110,17 @@ void Service::renew_lease(int64_t until_ns) {
 std::vector<TargetReport> Service::reports() const {
   std::vector<TargetReport> out;
   out.reserve(targets_.size());
-  for (const auto& [id, target] : targets_) out.push_back(target->report());
+  for (const auto& [id, target] : targets_) {
+    out.push_back(target->report());
+    out.back().scrub_passes = scrubber_.statistics().passes;
+    out.back().scrub_age_s = scrub_age_s();
+  }
   return out;
+}
+
+double Service::scrub_age_s() const {
+  int64_t ended_ns = scrubber_.statistics().pass_ended_ns;
+  return ended_ns == 0 ? 0 : static_cast<double>(now_ns() - ended_ns) * 1e-9;
 }
 
 ServiceStatistics Service::statistics() const {
@@ -117,12 +130,16 @@ ServiceStatistics Service::statistics() const {
   out.space = engine_->space();
   out.network = server_->statistics();
   for (const auto& [id, target] : targets_) out.targets.emplace_back(id, target->statistics());
+  out.scrub = scrubber_.statistics();
+  out.scrub_age_s = scrub_age_s();
   return out;
 }
 
 void Service::tick() {
   timer_ = reactor_.after(kTickNs, [this] { tick(); });
+  grant_resync();
   for (auto& [id, target] : targets_) target->tick();
+  scrubber_.tick(now_ns());
   assembler_.expire(now_ns());
   world_.admission.tick();
   tell_space();
@@ -131,6 +148,20 @@ void Service::tick() {
     warn(std::to_string(bad_frames - bad_frames_seen_) +
          " bad frames arrived; their connections were closed");
   bad_frames_seen_ = bad_frames;
+}
+
+// Those who resync share; the others may begin with what the next tick brings.
+void Service::grant_resync() {
+  if (options_.resync_bytes_per_s == 0) return;
+  int64_t now = now_ns();
+  int64_t passed_ns = granted_ns_ == 0 ? kTickNs : std::min(now - granted_ns_, 4 * kTickNs);
+  granted_ns_ = now;
+  double bytes =
+      static_cast<double>(options_.resync_bytes_per_s) * 1e-9 * static_cast<double>(passed_ns);
+  uint64_t sharers = 0;
+  for (const auto& [id, target] : targets_) sharers += target->resyncing();
+  auto share = static_cast<uint64_t>(bytes) / std::max<uint64_t>(1, sharers);
+  for (auto& [id, target] : targets_) target->grant_resync(share);
 }
 
 // Once in a while: whoever fills a disk tries again and again.

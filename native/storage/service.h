@@ -18,6 +18,7 @@
 #include "storage/forwarder.h"
 #include "storage/metrics.h"
 #include "storage/routing.h"
+#include "storage/scrubber.h"
 #include "storage/target.h"
 #include "storage/warnings.h"
 
@@ -27,6 +28,8 @@ struct ServiceOptions {
   net::Identity self;
   std::shared_ptr<const auth::Keyring> keyring;
   std::vector<std::string> addresses;  // "tcp://host:port", "unix:///path"
+  ScrubOptions scrub;
+  uint64_t resync_bytes_per_s = 0;  // that all targets together send to syncing ones; 0: no bound
 };
 
 struct ServiceStatistics {
@@ -35,6 +38,8 @@ struct ServiceStatistics {
   engine::Space space;
   net::RpcServer::Statistics network{};
   std::vector<std::pair<TargetId, craq::ReplicaStatistics>> targets;
+  ScrubStatistics scrub;
+  double scrub_age_s = 0;  // since the last pass ended; 0 before the first
 };
 
 class Service {
@@ -62,6 +67,7 @@ class Service {
   void handle_forward(net::ServerCallPtr call);
   void handle_sync_start(net::ServerCallPtr call);
   void handle_sync_done(net::ServerCallPtr call);
+  void handle_fetch(net::ServerCallPtr call);
   void handle_query_last(net::ServerCallPtr call);
   void handle_dump(net::ServerCallPtr call);
   void handle_read_raw(net::ServerCallPtr call);
@@ -80,7 +86,9 @@ class Service {
   Target* adopt(const Assignment& assignment);
   Target& add_target(TargetId id, ChainId chain);
   void tick();
+  void grant_resync();
   void tell_space();
+  double scrub_age_s() const;
   void warn(std::string text);
 
   Reactor& reactor_;
@@ -94,11 +102,13 @@ class Service {
   Assembler assembler_;
   Target::World world_;
   std::map<TargetId, std::shared_ptr<Target>> targets_;
+  Scrubber scrubber_;
   std::unique_ptr<net::RpcServer> server_;
   std::vector<std::string> addresses_;
   uint64_t routing_version_ = 0;
   int64_t lease_until_ns_ = 0;
   int64_t tell_space_next_ns_ = 0;
+  int64_t granted_ns_ = 0;  // when resync was granted bytes last
   uint64_t bad_frames_seen_ = 0;
   Reactor::TimerId timer_ = 0;
 };

@@ -18,6 +18,7 @@ craq::LoadChunk load_of(const engine::ChunkState& state) {
   event.committed_chain = state.committed.chain_version;
   event.length = state.committed.length;
   event.checksum = state.committed.checksum;
+  event.damaged = state.damaged;
   if (state.pending) {
     event.pending = state.pending->version;
     event.pending_chain = state.pending->chain_version;
@@ -137,6 +138,8 @@ void Target::set_lease(int64_t until_ns) {
   feed(craq::SetLease{lease_until_ns_});
 }
 
+void Target::grant_resync(uint64_t bytes) { feed(craq::GrantResync{bytes}); }
+
 void Target::tick() {
   if (world_.engine.failed()) note_engine(Status(EIO, world_.where, "the disk failed"), false);
   feed(craq::Tick{});
@@ -148,7 +151,10 @@ TargetReport Target::report() const {
   auto space = world_.engine.space();
   out.capacity_bytes = space.capacity_bytes;
   out.free_bytes = space.free_bytes;
-  if (uint64_t chunks = replica_.statistics().chunks; chunks > 0) {
+  auto counts = replica_.statistics();
+  out.damaged_chunks = counts.damaged;
+  out.repaired_chunks = counts.repaired;
+  if (uint64_t chunks = counts.chunks; chunks > 0) {
     double share = static_cast<double>(chunks) / std::max(chunks, space.chunks);
     out.used_bytes = std::max<uint64_t>(1, share * static_cast<double>(space.used_bytes));
   }
@@ -167,6 +173,7 @@ void Target::feed(craq::Event event) {
     effects_.clear();
     replica_.step(now_ns(), next, effects_);
     for (auto& effect : effects_) std::visit([this](auto& e) { execute(e); }, effect);
+    if (const auto* fetched = std::get_if<craq::Fetched>(&next)) fetched_.erase(fetched->op);
   }
   feeding_ = false;
 }
@@ -185,24 +192,23 @@ void Target::execute(craq::Stage& effect) {
   request.checksum = effect.checksum;
   request.identity = effect.identity;
   request.commit = effect.commit;
-  if (effect.kind == UpdateKind::kWrite || effect.kind == UpdateKind::kReplace) {
-    auto it = operations_.find(effect.op);
-    FS3_CHECK(it != operations_.end() && it->second.data.size() == effect.length);
-    request.data = it->second.data;
-  }
-  world_.engine.stage(std::move(request), [self = weak_from_this(), op = effect.op,
-                                           began = now_ns()](Result<engine::StageResult> result) {
-    auto target = self.lock();
-    if (!target) return;
-    target->world_.metrics.stage.end(now_ns() - began, result.ok(), 0);
-    target->note_engine(result.status(), true);
-    craq::Staged outcome{op, result.status(), 0, 0};
-    if (result.ok()) {
-      outcome.chunk_length = result->chunk_length;
-      outcome.checksum = result->checksum;
-    }
-    target->feed(std::move(outcome));
-  });
+  if (effect.kind == UpdateKind::kWrite || effect.kind == UpdateKind::kReplace)
+    request.data = bytes_of(effect);
+  world_.engine.stage(std::move(request),
+                      [self = weak_from_this(), op = effect.op, chunk = effect.chunk,
+                       began = now_ns()](Result<engine::StageResult> result) {
+                        auto target = self.lock();
+                        if (!target) return;
+                        target->world_.metrics.stage.end(now_ns() - began, result.ok(), 0);
+                        target->note_engine(result.status(), true);
+                        target->note_damage(chunk, result.status());
+                        craq::Staged outcome{op, result.status(), 0, 0};
+                        if (result.ok()) {
+                          outcome.chunk_length = result->chunk_length;
+                          outcome.checksum = result->checksum;
+                        }
+                        target->feed(std::move(outcome));
+                      });
 }
 
 void Target::execute(craq::Commit& effect) {
@@ -237,7 +243,7 @@ void Target::execute(craq::StartRead& effect) {
   auto it = operations_.find(effect.op);
   FS3_CHECK(it != operations_.end());
   world_.engine.read(id_, effect.chunk, it->second.offset, it->second.length, false,
-                     [self = weak_from_this(), op = effect.op,
+                     [self = weak_from_this(), op = effect.op, chunk = effect.chunk,
                       began = now_ns()](Result<engine::ReadResult> result) {
                        auto target = self.lock();
                        if (!target) return;
@@ -250,21 +256,21 @@ void Target::execute(craq::StartRead& effect) {
                          outcome.version = result->version;
                          moved = result->data.size();
                          found->second.data = std::move(result->data);
-                         found->second.chunk_length = result->chunk_length;
+                         found->second.seen = {result->version, result->chain_version,
+                                               result->chunk_length, result->checksum};
                        }
                        target->world_.metrics.disk_read.end(now_ns() - began, result.ok(), moved);
                        target->note_engine(outcome.status, false);
+                       target->note_damage(chunk, outcome.status);
                        target->feed(std::move(outcome));
                      });
 }
 
-// A write that failed ends the service of the target (the replica goes offline); a read that failed
-// its checksum is answered by another replica.
+// A write that failed ends the service of the target (the replica goes offline); bytes that failed
+// their checksum are repaired.
 void Target::note_engine(const Status& status, bool write) {
-  if (status.ok()) return;
-  if (status.code() == kChecksumMismatch) ++world_.metrics.checksum_errors;
-  if (write || status.code() == kChecksumMismatch)
-    world_.warn("target " + std::to_string(id_) + ": " + status.to_string());
+  if (status.ok() || status.code() == kChecksumMismatch) return;
+  if (write) world_.warn("target " + std::to_string(id_) + ": " + status.to_string());
   if (!world_.engine.failed() || failure_noted_) return;
   failure_noted_ = true;
   world_.warn("target " + std::to_string(id_) + " is offline, its disk failed: " +
@@ -318,7 +324,12 @@ void Target::send_from_disk(const craq::Forward& effect) {
                        auto target = self.lock();
                        if (!target) return;
                        target->note_engine(result.status(), false);
+                       target->note_damage(effect.chunk, result.status());
                        Status status = result.status();
+                       // The peer's answer would end the update; this is only a delay.
+                       if (status.code() == kChecksumMismatch)
+                         status = Status(kBusy, target->world_.where + "/forward",
+                                         "the chunk is damaged here and waits for its repair");
                        if (result.ok() && (result->version != effect.version ||
                                            result->data.size() != effect.length))
                          status = Status(kBusy, target->world_.where + "/forward",
@@ -362,6 +373,8 @@ void Target::execute(craq::Reply& effect) {
     case Kind::kUpdate:
     case Kind::kForwarded:
       return operation.call->reply({}, encode_update_reply(effect));
+    case Kind::kFetch:
+      return reply_fetch(operation);
     case Kind::kSyncStart:
       return reply_sync_start(operation);
     case Kind::kSyncDone:
@@ -382,7 +395,7 @@ void Target::reply_read(Operation& operation, const craq::Reply& reply) {
   auto length = static_cast<uint32_t>(operation.data.size());
   FS3_CHECK(length <= operation.length);
   if (length > 0) operation.call->push(std::move(operation.data));
-  operation.call->reply({}, encode_read_reply(length, operation.chunk_length, reply.version));
+  operation.call->reply({}, encode_read_reply(length, operation.seen.length, reply.version));
 }
 
 void Target::reply_sync_start(Operation& operation) {

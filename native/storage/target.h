@@ -41,6 +41,10 @@ struct TargetReport {
   uint64_t capacity_bytes = 0;  // of the disk
   uint64_t free_bytes = 0;      // of the disk
   uint64_t used_bytes = 0;      // the target's share of the disk by chunks; 0 only when it is empty
+  uint64_t damaged_chunks = 0;  // now
+  uint64_t repaired_chunks = 0;  // since the start
+  uint64_t scrub_passes = 0;     // of the disk, since the start
+  double scrub_age_s = 0;        // since the last one ended; 0 before the first
 };
 
 class Target : public std::enable_shared_from_this<Target> {
@@ -68,9 +72,14 @@ class Target : public std::enable_shared_from_this<Target> {
   void sync_start(const SyncStartCommand& command, net::ServerCallPtr call);
   void sync_done(const SyncDoneCommand& command, net::ServerCallPtr call);
   void query_last(const QueryLastCommand& command, net::ServerCallPtr call);
+  void fetch(const FetchCommand& command, net::ServerCallPtr call);
 
+  // A read of the chunk failed; when its bytes did not fit their checksum, it is to be repaired.
+  void note_damage(ChunkId chunk, const Status& status);
   void set_chain(const craq::ChainView& view);
   void set_lease(int64_t until_ns);
+  void grant_resync(uint64_t bytes);
+  bool resyncing() const { return replica_.resyncing(); }
   void tick();
 
   TargetId id() const { return id_; }
@@ -80,15 +89,15 @@ class Target : public std::enable_shared_from_this<Target> {
   size_t open_operations() const { return operations_.size(); }
 
  private:
-  enum class Kind : uint8_t { kRead, kUpdate, kForwarded, kSyncStart, kSyncDone };
+  enum class Kind : uint8_t { kRead, kUpdate, kForwarded, kSyncStart, kSyncDone, kFetch };
   struct Operation {
     Kind kind = Kind::kRead;
     net::ServerCallPtr call;
     int64_t began_ns = 0;
-    Buffer data;                       // kUpdate, kForwarded: what came; kRead: what was read
-    uint32_t offset = 0;               // kRead
-    uint32_t length = 0;               // kRead; kUpdate and kForwarded: bytes that count as moved
-    uint32_t chunk_length = 0;         // kRead: at the version that was read
+    Buffer data;                       // kUpdate, kForwarded: what came; else: what was read
+    uint32_t offset = 0;               // kRead, kFetch
+    uint32_t length = 0;               // kRead, kFetch; else: bytes that count as moved
+    engine::VersionInfo seen;          // kRead, kFetch: what was read
     uint32_t limit = 0;                // kSyncStart: of the page
     std::optional<size_t> size_class;  // kUpdate, kForwarded: of the block counted as admitted
     std::optional<ChunkId> after;
@@ -106,6 +115,7 @@ class Target : public std::enable_shared_from_this<Target> {
   void execute(craq::PutDedup& effect);
   void execute(craq::Forward& effect);
   void execute(craq::StartRead& effect);
+  void execute(craq::Fetch& effect);
   void execute(craq::Reply& effect);
   void execute(craq::AskPeerChunks& effect);
   void execute(craq::TellPeerDone& effect);
@@ -114,7 +124,10 @@ class Target : public std::enable_shared_from_this<Target> {
   void send(const craq::Forward& effect, Buffer bytes);
   void send_from_disk(const craq::Forward& effect);
   void reply_read(Operation& operation, const craq::Reply& reply);
+  void reply_fetch(Operation& operation);
   void reply_sync_start(Operation& operation);
+  // Of a Stage: what came with its request, or what its Fetch brought.
+  Buffer bytes_of(const craq::Stage& effect);
   void count(const Operation& operation, bool ok);
   // Warns of what a person should know; the first time the disk is found failed, of that too.
   void note_engine(const Status& status, bool write);
@@ -133,6 +146,7 @@ class Target : public std::enable_shared_from_this<Target> {
   std::deque<craq::Event> waiting_events_;
   std::vector<craq::Effect> effects_;
   std::unordered_map<craq::OpId, Operation> operations_;
+  std::unordered_map<craq::OpId, Buffer> fetched_;  // until Fetched was stepped
 };
 
 }  // namespace fs3::storage

@@ -77,6 +77,25 @@ def admin_of(cluster: Cluster) -> StorageAdmin:
     return StorageAdmin(cluster.routing, connect)
 
 
+def rot(disk: pathlib.Path, data: bytes, count: int = 1) -> None:
+    """Flips one bit in each of the first `count` places of the block files where `data` lies.
+
+    Straight into the files of a disk, whether a server has it open or not.
+    """
+    left = count
+    for path in sorted((disk / "blocks").iterdir()):
+        at = (held := path.read_bytes()).find(data)
+        while at >= 0 and left:
+            with path.open("r+b") as file:
+                file.seek(at)
+                file.write(bytes([held[at] ^ 1]))
+                file.flush()
+                os.fsync(file.fileno())
+            left -= 1
+            at = held.find(data, at + len(data))
+    assert left == 0, f"{left} of {count} places were not found on {disk}"
+
+
 def check_replicas(cluster: Cluster) -> checker.Report:
     """All replicas are equal, byte by byte."""
     report = checker.check(cluster.routing, admin_of(cluster), clock=RealClock(), deep=True)
@@ -87,11 +106,10 @@ def check_replicas(cluster: Cluster) -> checker.Report:
 class Rig:
     """Nodes 1..count, one target each (10 * node), one chain."""
 
-    def __init__(
-        self, directory: pathlib.Path, count: int = 3, capacity_bytes: int = 4 << 30
-    ) -> None:
+    def __init__(self, directory: pathlib.Path, count: int = 3, **options: Any) -> None:
+        """`options`: of every server."""
         self.directory = directory
-        self.capacity_bytes = capacity_bytes
+        self.options = {"capacity_bytes": 4 << 30, **options}
         self.servers: dict[int, Any] = {}
         self.incarnations: dict[int, bytes] = {}
         self.routing = common_pb2.RoutingInfo(cluster_id=CLUSTER_ID)
@@ -112,7 +130,7 @@ class Rig:
             incarnation=self.incarnations[node],
             keyring=self.keyring.serialize(),
             addresses=["tcp://127.0.0.1:0"],
-            capacity_bytes=self.capacity_bytes,
+            **self.options,
         )
 
     def kill(self, node: int) -> None:
@@ -143,8 +161,18 @@ class Rig:
                 return int(report["state"])
         return 0
 
+    def counts(self, node: int) -> dict[str, int]:
+        """Of the node's replica, since its server started."""
+        return dict(self.servers[node].statistics()["targets"][10 * node])
+
     def bring_back(self, node: int) -> None:
         """Reopens the node, syncs it behind the serving ones, makes it the tail."""
+        serving = self.begin_sync(node)
+        wait_for(f"node {node} up to date", lambda: self.state(node) == LOCAL_UPTODATE)
+        self.route([*serving, (node, SERVING)])
+
+    def begin_sync(self, node: int) -> list[tuple[int, int]]:
+        """Reopens the node if it is down, and makes it the syncing one; those that serve."""
         serving = [
             (target.node_id, SERVING)
             for target in self.routing.chains[0].targets
@@ -154,8 +182,7 @@ class Rig:
             self.open(node)
         self.route([*serving, (node, OFFLINE)])
         self.route([*serving, (node, SYNCING)])
-        wait_for(f"node {node} up to date", lambda: self.state(node) == LOCAL_UPTODATE)
-        self.route([*serving, (node, SERVING)])
+        return serving
 
     def check(self) -> checker.Report:
         return check_replicas(self)

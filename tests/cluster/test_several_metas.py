@@ -20,8 +20,8 @@ from fs3.kv.api import transact
 from fs3.kv.postgres import PostgresStore
 from fs3.meta.fsck import fsck
 from fs3.meta.ops import VERBS
+from tests.cluster.processes import Processes
 from tests.cluster.storage_rig import wait_for
-from tests.cluster.test_storage_processes import Processes
 from tests.postgres_server import PostgresServer, postgres_server
 
 ROOT = 1
@@ -37,7 +37,9 @@ class Metas(Processes):
     def __init__(self, directory: pathlib.Path, url: str) -> None:
         self.directory = directory
         self.url = url
+        self._storage = ()
         self.processes = {}
+        self.incarnations = {}
         self.ports: dict[str, str] = {}
         Keyring.create(directory / "keyring")
         self.manager = self.serve("mgmtd", "--kv", url, *ONE_STORAGE)["grpc"]

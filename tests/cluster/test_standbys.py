@@ -14,8 +14,9 @@ from fs3.kv.postgres import PostgresStore
 from fs3.mgmtd import store
 from fs3.runtime.clock import RealClock
 from fs3.runtime.managers import Managers
+from tests.cluster.processes import SHAPE, Processes
 from tests.cluster.storage_rig import check_replicas, wait_for
-from tests.cluster.test_storage_processes import SHAPE, Processes, load_on
+from tests.cluster.test_storage_processes import load_on
 from tests.postgres_server import PostgresServer, postgres_server
 
 LEASE_S = 4.0

@@ -334,6 +334,7 @@ class World {
   void execute(Node& node, const Discard& e) { node.disk.ask({e}); }
   void execute(Node& node, const PutDedup& e) { node.disk.ask({e}); }
   void execute(Node&, const SetLocal&) {}
+  void execute(Node&, const Fetch&) { FS3_CHECK(false); }  // nothing rots on these disks
 
   void execute(Node& node, const StartRead& e) {
     FS3_CHECK(node.open.contains(e.op));

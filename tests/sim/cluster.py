@@ -216,7 +216,8 @@ class World:
                 if target is None or target.replica.chain_version != chain.version:
                     return f"target {member.id} does not know chain version {chain.version}"
                 statistics = target.replica.statistics()
-                if statistics["pending"] or statistics["queued"]:
+                damaged = statistics["damaged"] and len(chain.targets) > 1
+                if statistics["pending"] or statistics["queued"] or damaged:
                     return f"target {member.id} has work in progress: {statistics}"
         busy = [client.name for client in self.clients if client.busy]
         return f"operations of {busy} have not ended" if busy else ""

@@ -257,6 +257,9 @@ class Disk:
     def damaged(self) -> bool:
         return bool(self._damaged)
 
+    def is_damaged(self, key: ChunkKey, version: Version | None) -> bool:
+        return version is not None and (key, version.position) in self._damaged
+
     def repair(self) -> None:
         """What a scrub against another replica does."""
         self._damaged.clear()

@@ -89,10 +89,18 @@ class Ledger:
         identity: Identity,
     ) -> None:
         """A head made a new version."""
-        if (chunk, position) in self.entries:
+        entry = Entry(content, parent, identity)
+        known = self.entries.setdefault((chunk, position), entry)
+        if known is not entry and known == entry:
+            return  # staged again after the bytes below were repaired
+        if known is not entry:
             raise Violation("I5", f"{chunk}: position {position} was made twice")
-        self.entries[chunk, position] = Entry(content, parent, identity)
         self.positions.setdefault(identity, []).append(position)
+
+    def unmade(self, chunk: ChunkKey, identity: Identity) -> None:
+        """The head gave the update up before any other replica was told of it."""
+        for position in self.positions.pop(identity, []):
+            del self.entries[chunk, position]
 
     def held(self, chunk: ChunkKey, position: Position, content: bytes | None, who: str) -> None:
         """A replica holds this content under this name."""

@@ -9,6 +9,7 @@ from tests.sim.disk import ChunkKey, Identity, Position, Row
 __all__ = [
     "Ask",
     "Exit",
+    "Fetch",
     "Forwarded",
     "GetRouting",
     "Heartbeat",
@@ -75,6 +76,15 @@ class TellDone:
     target: int
     from_target: int
     chain_version: int
+
+
+@dataclass(frozen=True, slots=True)
+class Fetch:
+    target: int
+    from_target: int
+    chunk: ChunkKey
+    chain_version: int
+    settled: bool
 
 
 @dataclass(frozen=True, slots=True)

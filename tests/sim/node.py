@@ -124,6 +124,8 @@ class StorageNode(Endpoint):
             target.tell_done(request, reply)
         elif isinstance(request, messages.QueryLast):
             target.query_last(request, reply)
+        elif isinstance(request, messages.Fetch):
+            target.fetch(request, reply)
 
     def call_node(self, node: int, request: object, done: Reply, timeout_ns: int) -> None:
         self.world.network.call(self, self.world.nodes[node], request, done, timeout_ns)

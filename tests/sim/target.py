@@ -33,6 +33,7 @@ OF_OP, PENDING, COMMITTED, NONE = 0, 1, 2, 3
 PAGE = 3  # chunks of a SyncStart answer: several pages even for small targets
 FORWARD_TIMEOUT_NS = 1500 * MS
 LOCAL_UPTODATE = 1
+READS = (messages.ReadRequest, messages.Fetch)
 
 
 @dataclass(slots=True)
@@ -57,6 +58,7 @@ class Target:
         self.replica = node.world.bugs.replica(craq.Replica(target))
         self.books = Books(self)
         self._open: dict[int, Open] = {}
+        self._fetched: dict[int, bytes] = {}
         self._next_op = 1
         self._feeding = False
         self._waiting: list[object] = []
@@ -72,7 +74,8 @@ class Target:
         bugs = self.node.world.bugs
         for key, chunk in self.disk.chunks():
             if chunk.committed is not None or chunk.pending is not None:
-                self.feed(load_event(key, bugs.loaded(chunk)))
+                damaged = self.disk.is_damaged(key, chunk.committed)
+                self.feed(load_event(key, bugs.loaded(chunk), damaged=damaged))
         for row in self.disk.rows():
             self.feed(craq.LoadDedup(row=row))
 
@@ -88,6 +91,8 @@ class Target:
             following = self._waiting.pop(0)
             for effect in self.replica.step(self.node.clock_ns(), following):
                 EXECUTE[type(effect)](self, effect)
+            if isinstance(following, craq.Fetched):
+                self._fetched.pop(following.op, None)
         self._feeding = False
 
     def set_chain(self, chain: ChainRecord) -> None:
@@ -141,6 +146,26 @@ class Target:
         op = self._begin(reply, b"", request)
         deadline_ns = self.node.clock_ns() + 500 * MS
         self.feed(craq.Read(op, request.chunk, request.chain_version, False, deadline_ns))
+
+    def fetch(self, request: messages.Fetch, reply: Reply) -> None:
+        op = self._begin(reply, b"", request)
+        deadline_ns = self.node.clock_ns() + 500 * MS
+        self.feed(
+            craq.Read(
+                op,
+                request.chunk,
+                request.chain_version,
+                not request.settled,
+                deadline_ns,
+                request.from_target,
+            )
+        )
+
+    def _note_damage(self, chunk: ChunkKey) -> None:
+        """What the disk holds of the chunk could not be read."""
+        committed = self.disk.chunk(chunk).committed
+        if committed is not None and self.disk.is_damaged(chunk, committed):
+            self.feed(craq.Damaged(chunk, committed.position[1], False))
 
     def forwarded(self, request: messages.Forwarded, reply: Reply) -> None:
         request = self.node.world.bugs.arriving(self, request)
@@ -221,21 +246,26 @@ class Target:
     # ---- effects on the disk
 
     def _stage(self, e: Any) -> None:
-        data = self._open[e.op].data if e.op in self._open else b""
         position: Position = e.chain_version, e.version
-        if isinstance(self._open[e.op].request, messages.UpdateRequest):
-            self.books.made(e, position, data)
+        if e.op in self._fetched:
+            open_, data = None, self._fetched[e.op]
+            self.node.world.landed["repair"] += 1
         else:
+            open_, data = self._open[e.op].request, self._open[e.op].data
+            self.staging[e.chunk] = position
+        if isinstance(open_, messages.UpdateRequest):
+            self.books.made(e, position, data)
+        elif open_ is not None:
             self.books.check_above(e.chunk, position)
-        self.staging[e.chunk] = position
         self.node.world.loop.note(self.id, "stage", e.chunk, position, e.kind, e.commit)
 
-        open_ = self._open[e.op].request
         resync = isinstance(open_, messages.Forwarded) and open_.resync
 
         def staged(code: int, made: Version) -> None:
             def feed(code: int) -> None:
                 self.books.note_held(e.chunk, made, code)
+                if code == Status.CHECKSUM_MISMATCH:
+                    self._note_damage(e.chunk)
                 self.feed(craq.Staged(e.op, code, len(made.data), sum_of(made)))
 
             point = "resync.chunk_applied" if resync else "write.pending_durable"
@@ -279,6 +309,8 @@ class Target:
             if e.op in self._open:
                 self._open[e.op].seen = version
                 self._open[e.op].chunk = chunk
+            if code == Status.CHECKSUM_MISMATCH:
+                self._note_damage(e.chunk)
             event = craq.ReadDone(e.op, code, version.position[1] if version else 0)
             error = craq.ReadDone(e.op, EIO, 0)
             self._at("read.bytes_read", lambda: self.feed(event), lambda: self.feed(error))
@@ -308,6 +340,9 @@ class Target:
             other = version is None or version.position != (e.update_chain, e.version)
             if code == 0 and other and not self.node.world.bugs.sends_what_is_there:
                 code = Status.BUSY  # the chunk changed while it was read
+            if code == Status.CHECKSUM_MISMATCH:
+                self._note_damage(e.chunk)
+                code = Status.BUSY
             if code != 0:
                 self.feed(craq.ForwardDone(e.op, code))
                 return
@@ -346,6 +381,20 @@ class Target:
         self.node.call_node(e.to[1], request, done, FORWARD_TIMEOUT_NS)
         sent = "resync.chunk_sent" if e.resync else "write.after_forward"
         self._at(sent, _nothing, lambda: self.feed(lost))
+
+    def _fetch(self, e: Any) -> None:
+        request = messages.Fetch(e.from_peer[0], self.id, e.chunk, e.chain_version, e.settled)
+
+        def done(code: int, payload: object) -> None:
+            if code != 0:
+                self.feed(craq.Fetched(e.op, code))
+                return
+            data, position = payload  # type: ignore[misc]
+            chain, version = position or (0, 0)
+            self._fetched[e.op] = data
+            self.feed(craq.Fetched(e.op, 0, version, chain, len(data), checksum(data)))
+
+        self.node.call_node(e.from_peer[1], request, done, FORWARD_TIMEOUT_NS)
 
     def _ask_peer(self, e: Any) -> None:
         request = messages.Ask(
@@ -405,13 +454,18 @@ class Target:
 
     def _answer(self, e: Any, open_: Open) -> None:
         request = open_.request
-        if e.code == Status.CHECKSUM_MISMATCH and not isinstance(request, messages.ReadRequest):
+        if e.code == Status.CHECKSUM_MISMATCH and not isinstance(request, READS):
             raise Violation("I5", f"target {self.id}: {e.detail}")
+        if e.code == EIO and isinstance(request, messages.UpdateRequest):
+            self.node.world.ledger.unmade(request.chunk, request.identity)
         if e.code != 0:
             open_.reply(e.code, e.detail)
         elif isinstance(request, messages.ReadRequest):
             assert open_.chunk is not None
             open_.reply(0, seen(open_.seen, open_.chunk))
+        elif isinstance(request, messages.Fetch):
+            found = open_.seen
+            open_.reply(0, (found.data, found.position) if found else (b"", None))
         elif isinstance(request, messages.Ask):
             if request.after is None and request.chain_version != self._synced_in:
                 self._synced_in = request.chain_version
@@ -435,7 +489,11 @@ class Target:
             if (after is None or key > after)
             and (chunk.committed is not None or chunk.pending is not None)
         ]
-        return [listed(key, chunk) for key, chunk in there[:PAGE]], len(there) <= PAGE
+        page = [
+            listed(key, chunk, damaged=self.disk.is_damaged(key, chunk.committed))
+            for key, chunk in there[:PAGE]
+        ]
+        return page, len(there) <= PAGE
 
     def _set_local(self, e: Any) -> None:
         self.node.world.loop.note(self.id, "local", e.state)
@@ -455,6 +513,7 @@ REPLY_POINTS: dict[type, tuple[str, str]] = {  # before the answer, and after it
     messages.ReadRequest: ("read.lease_checked", "read.sent"),
     messages.Ask: ("resync.dump_answered", ""),
     messages.TellDone: ("", ""),
+    messages.Fetch: ("", ""),
 }
 
 EXECUTE: dict[type, Callable[[Target, Any], None]] = {
@@ -464,6 +523,7 @@ EXECUTE: dict[type, Callable[[Target, Any], None]] = {
     craq.PutDedup: Target._put_dedup,
     craq.Forward: Target._forward,
     craq.StartRead: Target._start_read,
+    craq.Fetch: Target._fetch,
     craq.Reply: Target._reply,
     craq.AskPeerChunks: Target._ask_peer,
     craq.TellPeerDone: Target._tell_peer,

@@ -25,7 +25,7 @@ def seen(version: Version | None, chunk: Chunk) -> tuple[bytes, Position | None]
     return b"", chunk.removed
 
 
-def load_event(key: ChunkKey, chunk: Chunk) -> object:
+def load_event(key: ChunkKey, chunk: Chunk, *, damaged: bool) -> object:
     committed, pending = chunk.committed, chunk.pending
     fields: dict[str, object] = {
         "chunk": key,
@@ -33,6 +33,7 @@ def load_event(key: ChunkKey, chunk: Chunk) -> object:
         "committed_chain": committed.position[0] if committed else 0,
         "length": len(committed.data) if committed else 0,
         "checksum": checksum(committed.data) if committed else 0,
+        "damaged": damaged,
     }
     if pending is not None:
         fields |= {
@@ -46,13 +47,15 @@ def load_event(key: ChunkKey, chunk: Chunk) -> object:
     return craq.LoadChunk(**fields)
 
 
-def listed(key: ChunkKey, chunk: Chunk) -> tuple[ChunkKey, int, int, int, int, bool]:
+def listed(
+    key: ChunkKey, chunk: Chunk, *, damaged: bool
+) -> tuple[ChunkKey, int, int, int, int, bool]:
     version = chunk.committed
     if version is None:
         return key, 0, 0, 0, 0, True
     chain, number = version.position
     data = version.data
-    return key, number, chain, len(data), checksum(data), chunk.pending is not None
+    return key, number, chain, len(data), checksum(data), damaged or chunk.pending is not None
 
 
 def view(chain: ChainRecord, target: int) -> tuple[Public, Peer | None, Peer | None]:

@@ -35,10 +35,12 @@ LEASE_S = 4.0
 class Cluster:
     """A cluster under test: events in, state and effects out, rows executed counted in `rows`."""
 
-    def __init__(self, nodes: int = 3, replicas: int = 3, chains: int = 1) -> None:
+    def __init__(
+        self, nodes: int = 3, replicas: int = 3, chains: int = 1, lease_s: float = LEASE_S
+    ) -> None:
         ids = [NodeId(number) for number in range(1, nodes + 1)]
         self.state: ClusterState = new_cluster(
-            ClusterId(b"c" * 16), ids, replicas=replicas, chains=chains, lease_s=LEASE_S
+            ClusterId(b"c" * 16), ids, replicas=replicas, chains=chains, lease_s=lease_s
         )
         self.now_ns = 0
         self.rows: list[str] = []
@@ -148,9 +150,11 @@ class Cluster:
         return [effect for effect in self.effects if isinstance(effect, RoutingChanged)]
 
 
-def serving(nodes: int = 3, chains: int = 1, replicas: int = 0) -> Cluster:
+def serving(
+    nodes: int = 3, chains: int = 1, replicas: int = 0, lease_s: float = LEASE_S
+) -> Cluster:
     """A cluster whose chains all serve with every target, holding data."""
-    cluster = Cluster(nodes, replicas or nodes, chains)
+    cluster = Cluster(nodes, replicas or nodes, chains, lease_s)
     everybody = range(1, nodes + 1)
     cluster.start(*everybody)
     cluster.beat(*everybody, used_bytes=1)

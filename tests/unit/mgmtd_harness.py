@@ -6,6 +6,7 @@ from collections.abc import Callable
 from fs3._proto import common_pb2, mgmtd_pb2
 from fs3.kv.api import KeyValueStore
 from fs3.kv.memory import MemoryStore
+from fs3.limits import LEASE_S_DEFAULT
 from fs3.mgmtd.daemon import MgmtdDaemon
 from fs3.runtime.clock import Clock, ManualClock
 from fs3.runtime.config import MgmtdConfig
@@ -30,12 +31,18 @@ class Manager:
     """One mgmtd process, in this one. Restartable on the same store and port."""
 
     def __init__(
-        self, clock: Clock, nodes: tuple[int, ...] = (1, 2, 3), chains: int = 2, port: int = 0
+        self,
+        clock: Clock,
+        nodes: tuple[int, ...] = (1, 2, 3),
+        chains: int = 2,
+        port: int = 0,
+        lease_s: float = LEASE_S_DEFAULT,
     ) -> None:
         self.kv: KeyValueStore = MemoryStore()
         self._clock = clock
         self._nodes = nodes
         self._chains = chains
+        self._lease_s = lease_s
         self._seed = 0
         self.address = f"127.0.0.1:{port}"
         self.daemon = self._make()
@@ -49,6 +56,7 @@ class Manager:
             storage_nodes=self._nodes,
             replicas=len(self._nodes),
             chains=self._chains,
+            lease_s=self._lease_s,
         )
         entropy = SeededEntropy(self._seed)
         return MgmtdDaemon(config, self.kv, clock=self._clock, entropy=entropy)

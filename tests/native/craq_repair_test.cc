@@ -1,0 +1,503 @@
+// Damaged chunks (craq/repair.cc) and the pace of resync, event by event.
+#include <cerrno>
+
+#include "craq_world.h"
+
+namespace fs3::craq {
+namespace {
+
+// A replica of three that holds kChunk at version 1 with checksum 7.
+struct Held : World {
+  explicit Held(TargetId before, TargetId after) {
+    step(on_disk(1, 1, 7));
+    chain(2, before, after);
+    lease();
+  }
+  void damage() { step(Damaged{kChunk, 1, false}); }
+  void fetched(OpId op, ChunkVersion version, ChainVersion update_chain, uint32_t checksum) {
+    step(Fetched{op, {}, version, update_chain, 4096, checksum});
+  }
+};
+struct HeldHead : Held {
+  HeldHead() : Held(0, 12) {}
+};
+struct HeldMiddle : Held {
+  HeldMiddle() : Held(10, 12) {}
+};
+struct HeldTail : Held {
+  HeldTail() : Held(10, 0) {}
+};
+struct HeldAlone : Held {
+  HeldAlone() : Held(0, 0) {}
+};
+
+Status damage() { return Status(kChecksumMismatch, "engine/read", "the bytes do not match"); }
+
+// ---- an idle chunk
+
+TEST(CraqRepair, TheSameVersionOfANeighbourTakesThePlaceOfTheDamagedOne) {
+  HeldHead w;
+  w.damage();
+  auto fetch = w.only<Fetch>();
+  EXPECT_EQ(fetch.from.target, 12u);
+  EXPECT_TRUE(fetch.settled);
+  EXPECT_EQ(w.replica.statistics().damaged, 1u);
+  w.fetched(fetch.op, 1, 1, 7);
+  auto stage = w.only<Stage>();
+  EXPECT_EQ(stage.op, fetch.op);
+  EXPECT_EQ(stage.kind, UpdateKind::kReplace);
+  EXPECT_EQ(stage.version, 1u);
+  EXPECT_EQ(stage.chain_version, 1u);
+  EXPECT_EQ(stage.length, 4096u);
+  EXPECT_TRUE(stage.commit);
+  EXPECT_TRUE(w.replica.damaged(kChunk)) << "until it is durable";
+  w.staged(stage.op, 7);
+  EXPECT_FALSE(w.replica.damaged(kChunk));
+  auto counts = w.replica.statistics();
+  EXPECT_EQ(counts.damage_found, 1u);
+  EXPECT_EQ(counts.repaired, 1u);
+  w.step(w.read());
+  EXPECT_EQ(w.count<StartRead>(), 1u);
+}
+
+TEST(CraqRepair, TheTailAsksItsPredecessorForWhatItCommitted) {
+  HeldTail w;
+  w.damage();
+  auto fetch = w.only<Fetch>();
+  EXPECT_EQ(fetch.from.target, 10u);
+  EXPECT_FALSE(fetch.settled) << "it waits for this replica's answer";
+}
+
+TEST(CraqRepair, OlderNewerOrOtherContentIsNotTaken) {
+  struct Case {
+    ChunkVersion version;
+    ChainVersion chain;
+    uint32_t checksum;
+  };
+  for (Case c : {Case{0, 0, 0}, Case{2, 2, 7}, Case{1, 2, 7}, Case{1, 1, 8}}) {
+    HeldHead w;
+    w.damage();
+    w.fetched(w.only<Fetch>().op, c.version, c.chain, c.checksum);
+    EXPECT_EQ(w.count<Stage>(), 0u) << c.version << " of " << c.chain << " sum " << c.checksum;
+    EXPECT_TRUE(w.replica.damaged(kChunk));
+  }
+}
+
+TEST(CraqRepair, BothNeighboursAreAskedInTurn) {
+  HeldMiddle w;
+  w.damage();
+  std::vector<TargetId> asked;
+  for (int i = 0; i < 4; ++i) {
+    asked.push_back(w.only<Fetch>().from.target);
+    w.step(Fetched{w.only<Fetch>().op, Status(kBusy, "", "damaged here")});
+    EXPECT_EQ(w.count<Fetch>(), 0u) << "not before a pause";
+    w.tick(1000);
+  }
+  EXPECT_EQ(asked, (std::vector<TargetId>{12, 10, 12, 10}));
+}
+
+TEST(CraqRepair, AChunkOfAnEarlierVersionIsNoDamage) {
+  HeldHead w;
+  w.step(Damaged{kChunk, 3, false});
+  w.step(Damaged{{9, 9}, 1, false});
+  EXPECT_EQ(w.count<Fetch>(), 0u);
+  EXPECT_EQ(w.replica.statistics().damage_found, 0u);
+}
+
+TEST(CraqRepair, KnownFromAnEarlierLifeItBeginsByItself) {
+  World w;
+  auto loaded = w.on_disk(1, 1, 7);
+  loaded.damaged = true;
+  w.step(loaded);
+  w.chain(2, 10, 0);
+  w.lease();
+  w.tick();
+  EXPECT_EQ(w.count<Fetch>(), 1u);
+}
+
+TEST(CraqRepair, AnUpdateWaitsForTheRepairAndGoesOnWhenItFails) {
+  HeldHead w;
+  w.damage();
+  OpId fetch = w.only<Fetch>().op;
+  auto e = w.write(1);
+  w.step(e);
+  EXPECT_TRUE(w.out.empty());
+  w.step(Fetched{fetch, Status(kConnectionLost, "", "")});
+  EXPECT_EQ(w.only<Stage>().op, e.op) << "a whole overwrite needs nothing of the old bytes";
+  EXPECT_EQ(w.count<Forward>(), 1u);
+}
+
+TEST(CraqRepair, ANewVersionEndsTheDamage) {
+  HeldAlone w;
+  w.damage();
+  EXPECT_EQ(w.count<Fetch>(), 0u);
+  w.put(1, 9);
+  EXPECT_FALSE(w.replica.damaged(kChunk));
+  EXPECT_EQ(w.replica.statistics().repaired, 0u);
+}
+
+TEST(CraqRepair, AChainChangeEndsTheFetchAndItIsAskedAgain) {
+  HeldHead w;
+  w.damage();
+  OpId old = w.only<Fetch>().op;
+  w.chain(3, 0, 13);
+  EXPECT_EQ(w.only<Fetch>().from.target, 13u);
+  w.fetched(old, 1, 1, 7);
+  EXPECT_EQ(w.count<Stage>(), 0u);
+}
+
+TEST(CraqRepair, ARepairOnItsWayToTheDiskOutlivesAChainChange) {
+  HeldMiddle w;
+  w.damage();
+  OpId op = w.only<Fetch>().op;
+  w.fetched(op, 1, 1, 7);
+  w.chain(3, 10, 0, PublicState::kSyncing);
+  SyncStart start{w.next_op++, 10, 3, {}};
+  w.step(start);
+  EXPECT_FALSE(w.replied(start.op)) << "the list would miss what lands later";
+  w.staged(op, 7);
+  EXPECT_TRUE(w.replied(start.op));
+}
+
+// ---- answers of a damaged replica
+
+TEST(CraqRepair, NothingIsReadUntilItIsRepairedWhileOthersHaveIt) {
+  HeldHead w;
+  w.damage();
+  auto read = w.read();
+  w.step(read);
+  EXPECT_EQ(w.reply_code(read.op), static_cast<uint32_t>(kBusy));
+  EXPECT_EQ(w.count<StartRead>(), 0u);
+}
+
+TEST(CraqRepair, TheLastReplicaReadsWhatItStillCan) {
+  HeldAlone w;
+  w.damage();
+  auto read = w.read();
+  w.step(read);
+  EXPECT_EQ(w.count<StartRead>(), 1u);
+  w.step(ReadDone{read.op, damage(), 0});
+  EXPECT_EQ(w.reply_code(read.op), static_cast<uint32_t>(kChecksumMismatch));
+}
+
+TEST(CraqRepair, ANeighbourGetsSoundBytesWithoutALeaseOthersNothing) {
+  HeldMiddle w;
+  w.step(SetLease{0});
+  Read fetch{w.next_op++, kChunk, 2, false, w.now_ns + 500 * kMs, 12};
+  w.step(fetch);
+  EXPECT_EQ(w.count<StartRead>(), 1u);
+  w.step(ReadDone{fetch.op, {}, 1});
+  EXPECT_EQ(w.reply_code(fetch.op), kOk);
+  Read stranger{w.next_op++, kChunk, 2, false, w.now_ns + 500 * kMs, 99};
+  w.step(stranger);
+  EXPECT_EQ(w.reply_code(stranger.op), static_cast<uint32_t>(kBadRequest));
+  Read old{w.next_op++, kChunk, 1, false, w.now_ns + 500 * kMs, 12};
+  w.step(old);
+  EXPECT_EQ(w.reply_code(old.op), static_cast<uint32_t>(kChainVersionMismatch));
+  w.damage();
+  Read damaged{w.next_op++, kChunk, 2, true, w.now_ns + 500 * kMs, 12};
+  w.step(damaged);
+  EXPECT_EQ(w.reply_code(damaged.op), static_cast<uint32_t>(kBusy));
+}
+
+TEST(CraqRepair, ASettledFetchWaitsForWhatIsPending) {
+  HeldMiddle w;
+  auto e = w.forwarded(2, 1);
+  w.step(e);
+  OpId forward = w.only<Forward>().op;
+  Read fetch{w.next_op++, kChunk, 2, false, w.now_ns + 5000 * kMs, 10};
+  w.step(fetch);
+  EXPECT_TRUE(w.out.empty());
+  w.staged(e.op, 9);
+  w.forward_ok(forward, 9);
+  w.committed(w.only<Commit>().op);
+  EXPECT_EQ(w.count<StartRead>(), 1u);
+}
+
+// ---- an update on top of damaged bytes
+
+TEST(CraqUnsound, TheHeadTakesTheUpdateBackFromItsSuccessor) {
+  HeldHead w;
+  auto e = w.write(1);
+  w.step(e);
+  OpId forward = w.only<Forward>().op;
+  w.step(Staged{e.op, damage(), 0, 0});
+  EXPECT_EQ(w.count<SetLocal>(), 0u) << "one bad block is no dead disk";
+  auto fetch = w.only<Fetch>();
+  EXPECT_TRUE(fetch.settled);
+  w.forward_ok(forward, 9);
+  w.fetched(fetch.op, 2, 2, 9);
+  auto stage = w.only<Stage>();
+  EXPECT_EQ(stage.op, fetch.op);
+  EXPECT_EQ(stage.kind, UpdateKind::kReplace);
+  EXPECT_EQ(stage.version, 2u);
+  EXPECT_EQ(stage.identity, e.identity);
+  EXPECT_FALSE(stage.commit);
+  w.staged(stage.op, 9);
+  w.committed(w.only<Commit>().op);
+  EXPECT_EQ(w.reply_code(e.op), kOk);
+  EXPECT_FALSE(w.replica.damaged(kChunk));
+}
+
+TEST(CraqUnsound, TheTailHealsTheBaseAndStagesAgain) {
+  HeldTail w;
+  auto e = w.forwarded(2, 1);
+  w.step(e);
+  w.step(Staged{e.op, damage(), 0, 0});
+  auto fetch = w.only<Fetch>();
+  w.fetched(fetch.op, 1, 1, 7);
+  w.staged(fetch.op, 7);
+  auto again = w.only<Stage>();
+  EXPECT_EQ(again.op, e.op);
+  EXPECT_EQ(again.kind, UpdateKind::kWrite);
+  EXPECT_TRUE(again.commit);
+  w.staged(e.op, 9);
+  EXPECT_EQ(w.reply_code(e.op), kOk);
+}
+
+TEST(CraqUnsound, WhoeverWaitsIsNotSentAwayWithTheBytes) {
+  HeldHead w;
+  auto e = w.write(1);
+  w.step(e);
+  w.step(Staged{e.op, damage(), 0, 0});
+  OpId fetch = w.only<Fetch>().op;
+  w.tick(11'000);
+  EXPECT_FALSE(w.replied(e.op));
+  w.fetched(fetch, 1, 1, 7);
+  w.staged(fetch, 7);
+  EXPECT_EQ(w.only<Stage>().op, e.op);
+}
+
+TEST(CraqUnsound, ItIsNotForgottenWhileASuccessorMayHoldIt) {
+  HeldMiddle w;
+  auto e = w.forwarded(2, 1);
+  w.step(e);
+  w.step(Staged{e.op, damage(), 0, 0});
+  w.chain(3, 0, 12);  // the head is gone, and with it the bytes
+  w.lease();
+  w.tick();
+  auto fetch = w.only<Fetch>();
+  EXPECT_EQ(fetch.from.target, 12u);
+  EXPECT_TRUE(fetch.settled);
+  auto other = w.write(5, 2);
+  w.step(other);
+  EXPECT_TRUE(w.out.empty()) << "no other update may take its number";
+  w.fetched(fetch.op, 2, 2, 9);
+  auto stage = w.only<Stage>();
+  EXPECT_EQ(stage.version, 2u);
+  EXPECT_EQ(stage.chain_version, 2u);
+}
+
+TEST(CraqUnsound, WhatNobodyBelowHoldsIsForgottenOnceTheBaseIsHealed) {
+  HeldMiddle w;
+  auto e = w.forwarded(2, 1);
+  w.step(e);
+  w.step(Staged{e.op, damage(), 0, 0});
+  w.chain(3, 0, 12);
+  w.lease();
+  w.tick();
+  OpId fetch = w.only<Fetch>().op;
+  auto other = w.write(5, 2);
+  w.step(other);
+  w.fetched(fetch, 1, 1, 7);
+  w.staged(fetch, 7);
+  auto stage = w.only<Stage>();
+  EXPECT_EQ(stage.op, other.op);
+  EXPECT_EQ(stage.version, 2u);
+  EXPECT_EQ(stage.chain_version, 3u);
+}
+
+TEST(CraqUnsound, ThePredecessorMaySendItWholeMeanwhile) {
+  HeldTail w;
+  auto e = w.forwarded(2, 1);
+  w.step(e);
+  w.step(Staged{e.op, damage(), 0, 0});
+  auto whole = w.replaced(2, 9);
+  whole.resync = false;
+  whole.identity = e.identity;
+  w.step(whole);
+  auto stage = w.only<Stage>();
+  EXPECT_EQ(stage.op, whole.op);
+  EXPECT_EQ(stage.kind, UpdateKind::kReplace);
+  w.staged(whole.op, 9);
+  EXPECT_EQ(w.reply_code(whole.op), kOk);
+}
+
+TEST(CraqUnsound, WithoutAnotherReplicaItFailsAndOtherChunksGoOn) {
+  HeldAlone w;
+  auto e = w.write(1);
+  w.step(e);
+  w.step(Staged{e.op, damage(), 0, 0});
+  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(EIO));
+  auto other = w.write(2, 1, {9, 9});
+  w.step(other);
+  EXPECT_EQ(w.only<Stage>().op, other.op);
+  w.staged(other.op, 1);
+  EXPECT_EQ(w.reply_code(other.op), kOk);
+}
+
+TEST(CraqUnsound, DamagedPendingBytesAreTakenFromTheSuccessorToo) {
+  HeldHead w;
+  auto e = w.write(1);
+  w.step(e);
+  OpId forward = w.only<Forward>().op;
+  w.staged(e.op, 9);
+  w.step(Damaged{kChunk, 2, true});
+  EXPECT_EQ(w.count<Discard>(), 1u);
+  OpId fetch = w.only<Fetch>().op;
+  w.forward_ok(forward, 9);
+  EXPECT_EQ(w.count<Commit>(), 0u);
+  w.fetched(fetch, 2, 2, 9);
+  w.staged(fetch, 9);
+  EXPECT_EQ(w.count<Commit>(), 1u);
+}
+
+TEST(CraqUnsound, OtherErrorsOfTheDiskEndTheService) {
+  HeldHead w;
+  auto e = w.write(1);
+  w.step(e);
+  w.step(Staged{e.op, Status(EIO, "engine", "the disk failed"), 0, 0});
+  EXPECT_EQ(w.only<SetLocal>().state, LocalState::kOffline);
+}
+
+// ---- resync
+
+struct Source : World {  // 11 serves alone and syncs 12; four chunks of 4096 bytes each
+  Source() {
+    for (uint64_t i = 0; i < 4; ++i) step(on_disk(1, 1, 7, {7, i}));
+    chain(2, 0, 12, PublicState::kServing, true);
+    ask = only<AskPeerChunks>().op;
+    lease();
+  }
+  void list(std::vector<PeerChunk> chunks) { step(PeerChunks{ask, {}, std::move(chunks), true}); }
+  PeerChunk same(uint64_t index) { return {{7, index}, 1, 1, 4096, 7, false}; }
+  OpId ask = 0;
+};
+
+TEST(CraqResync, WhatIsEqualIsNotSent) {
+  Source w;
+  w.list({w.same(0), w.same(1), w.same(2), w.same(3)});
+  EXPECT_EQ(w.count<Forward>(), 0u);
+  EXPECT_EQ(w.count<TellPeerDone>(), 1u);
+  EXPECT_EQ(w.replica.statistics().resync_skipped, 4u);
+  EXPECT_EQ(w.replica.statistics().resync_bytes, 0u);
+}
+
+TEST(CraqResync, OnlyWhatDiffersIsSentSeveralAtATime) {
+  Source w;
+  auto other_sum = w.same(1), pending = w.same(3);
+  other_sum.checksum = 8;
+  pending.pending = true;
+  w.list({w.same(0), other_sum, pending});
+  std::vector<uint64_t> sent;
+  for (const auto& forward : w.effects<Forward>()) sent.push_back(forward.chunk.index);
+  EXPECT_EQ(sent, (std::vector<uint64_t>{1, 2, 3}));
+  EXPECT_EQ(w.replica.statistics().resync_bytes, 3u * 4096);
+  for (const auto& forward : w.effects<Forward>()) w.forward_ok(forward.op, 7);
+  EXPECT_EQ(w.count<TellPeerDone>(), 1u);
+  EXPECT_EQ(w.replica.statistics().resync_sent, 3u);
+}
+
+TEST(CraqResync, SendsNoMoreThanItIsGranted) {
+  Source w;
+  w.step(GrantResync{5000});
+  w.list({});
+  auto first = w.effects<Forward>();
+  ASSERT_EQ(first.size(), 2u) << "the second one goes into debt";
+  for (const auto& forward : first) w.forward_ok(forward.op, 7);
+  EXPECT_EQ(w.count<Forward>(), 0u);
+  w.step(GrantResync{3000});
+  EXPECT_EQ(w.count<Forward>(), 0u) << "it pays the debt first";
+  w.step(GrantResync{3000});
+  EXPECT_EQ(w.count<Forward>(), 1u);
+  EXPECT_EQ(w.count<TellPeerDone>(), 0u);
+}
+
+TEST(CraqResync, UnusedGrantsLapse) {
+  Source w;
+  for (int i = 0; i < 100; ++i) w.step(GrantResync{4096});
+  w.list({});
+  EXPECT_EQ(w.count<Forward>(), 1u);
+}
+
+TEST(CraqResync, LargeChunksGoFewAtATimeWhileClientsWork) {
+  for (bool busy : {false, true}) {
+    World w;
+    for (uint64_t i = 0; i < 12; ++i) {
+      auto chunk = w.on_disk(1, 1, 7, {7, i});
+      chunk.length = 1 << 20;
+      w.step(chunk);
+    }
+    w.chain(2, 0, 12, PublicState::kServing, true);
+    OpId ask = w.only<AskPeerChunks>().op;
+    w.lease();
+    if (busy) w.step(w.write(1, 1, {9, 9}));
+    w.step(PeerChunks{ask, {}, {}, true});
+    auto first = w.effects<Forward>();
+    std::erase_if(first, [](const Forward& f) { return !f.resync; });
+    ASSERT_EQ(first.size(), busy ? 1u : 8u);
+    w.forward_ok(first[0].op, 7);
+    EXPECT_EQ(w.count<Forward>(), 1u) << "the next takes its place";
+  }
+}
+
+TEST(CraqResync, ADamagedChunkIsNotSentButTakenFromALevelSuccessor) {
+  Source w;
+  w.step(Damaged{{7, 2}, 1, false});
+  EXPECT_EQ(w.count<Fetch>(), 0u) << "not known to be level";
+  w.list({w.same(2)});
+  for (const auto& forward : w.effects<Forward>()) {
+    EXPECT_NE(forward.chunk.index, 2u);
+    w.forward_ok(forward.op, 7);
+  }
+  w.tick(1000);
+  auto fetch = w.only<Fetch>();
+  EXPECT_EQ(fetch.chunk.index, 2u);
+  EXPECT_EQ(fetch.from.target, 12u);
+}
+
+TEST(CraqResync, ADamagedChunkThatDiffersHoldsTheEndBack) {
+  Source w;
+  w.step(Damaged{{7, 2}, 1, false});
+  w.list({w.same(0), w.same(1), w.same(3)});
+  auto tried = w.only<Forward>();  // the disk may read it after all
+  EXPECT_EQ(tried.chunk.index, 2u);
+  w.step(ForwardDone{tried.op, Status(kBusy, "", "damaged"), 0});
+  EXPECT_EQ(w.count<TellPeerDone>(), 0u);
+  auto e = w.write(1, 1, {7, 2});  // written anew, whole
+  w.step(e);
+  w.staged(e.op, 9);
+  auto forward = w.only<Forward>();
+  EXPECT_EQ(forward.kind, UpdateKind::kReplace);
+  w.forward_ok(forward.op, 9);
+  w.committed(w.only<Commit>().op);
+  EXPECT_EQ(w.reply_code(e.op), kOk);
+  w.tick(1000);
+  EXPECT_EQ(w.count<TellPeerDone>(), 1u);
+}
+
+struct Syncing : World {  // 10 syncs 11, whose copy of kChunk is damaged
+  Syncing() {
+    auto loaded = on_disk(1, 1, 7);
+    loaded.damaged = true;
+    step(loaded);
+    chain(2, 10, 0, PublicState::kSyncing);
+    SyncStart start{next_op++, 10, 2, {}};
+    step(start);
+    EXPECT_EQ(reply_code(start.op), kOk);
+  }
+};
+
+TEST(CraqResync, ADamagedCopyIsNotLevelBecauseItsNameIsTheSame) {
+  Syncing w;
+  auto e = w.replaced(1, 7);
+  e.update_chain = 1;
+  w.step(e);
+  EXPECT_EQ(w.only<Stage>().kind, UpdateKind::kReplace);
+  w.staged(e.op, 7);
+  EXPECT_EQ(w.reply_code(e.op), kOk);
+  EXPECT_FALSE(w.replica.damaged(kChunk));
+}
+
+}  // namespace
+}  // namespace fs3::craq
