@@ -197,7 +197,7 @@ class Membership:
         self._timeout_s = RPC_TIMEOUT_S
         self._lease = threading.Lock()  # held while on_lease runs
         self._pending: tuple[int, int] | None = None  # routing version to apply first, until_ns
-        self._behind = 0  # heartbeats in a row that told of a newer routing than was delivered
+        self._behind_since_ns = 0  # heartbeats told of newer routing since then; 0: they do not
         self._thread = threading.Thread(target=self._run, name="fs3-heartbeat", daemon=True)
 
     @property
@@ -330,10 +330,15 @@ class Membership:
             self._on_lease(until_ns)
 
     def _watch_the_watcher(self, newest: int) -> None:
-        """A stream can be half open and silent; heartbeats tell when it is."""
-        self._behind = self._behind + 1 if newest > self._routing.version() else 0
-        if self._behind >= 2:
-            self._behind = 0
+        """A stream can be half open and silent; heartbeats tell when it is. They may come in quick
+        succession, so what counts is the time that the stream had to deliver."""
+        now_ns = self._clock.monotonic_ns()
+        if newest <= self._routing.version():
+            self._behind_since_ns = 0
+        elif not self._behind_since_ns:
+            self._behind_since_ns = now_ns
+        elif now_ns - self._behind_since_ns >= 2 * self._heartbeat_s * 1e9:
+            self._behind_since_ns = 0
             log.info("routing info %d has not arrived; opening the stream again", newest)
             self._routing.reconnect()
 

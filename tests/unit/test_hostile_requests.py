@@ -119,7 +119,7 @@ class FakeContext:
 def servicer() -> Any:
     clock = ManualClock()
     manager = Manager(clock).start()
-    yield MgmtdServicer(manager.daemon.manager, clock, heartbeat_s=0.5)
+    yield MgmtdServicer(lambda: manager.daemon.manager, clock, heartbeat_s=0.5)
     manager.daemon.stop()
 
 
@@ -158,7 +158,7 @@ def test_the_manager_answers_anything(servicer: Any, calls: list[tuple[str, Mess
             assert detail
         else:
             assert reply.SerializeToString() is not None
-    state = servicer._manager.state()
+    state = servicer._manager().state()
     assert state.cluster_id == CLUSTER
     assert all(chain.targets for chain in state.chains.values())
 

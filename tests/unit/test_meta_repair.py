@@ -93,6 +93,7 @@ def test_the_tool_sees_what_the_service_sees(tree):  # noqa: F811
 def test_planted_damage_is_mended_or_told(tree, damage):  # noqa: F811
     _, plant = DAMAGE[damage]
     tree.store.transact([lambda txn: plant(txn, tree)])
+    tree.clock.advance(1)
     before = set(known_inodes(tree))
     mended, left = repaired(tree)
     if damage in FOR_A_PERSON:
