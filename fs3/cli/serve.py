@@ -3,11 +3,13 @@
 Each command imports its daemon when it runs, so that the others cost nothing.
 """
 
+import pathlib
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 from fs3.limits import HEARTBEAT_S_DEFAULT, LEASE_S_DEFAULT
 
@@ -32,6 +34,13 @@ def _options(*options: Callable[[F], F]) -> Callable[[F], F]:
 
 
 _common: Callable[[F], F] = _options(
+    click.option(
+        "--config",
+        type=click.Path(dir_okay=False, path_type=pathlib.Path),
+        metavar="FILE",
+        help="TOML; its section [mgmtd], [meta] or [storage] has these options as keys with "
+        "underscores. What is said here counts more.",
+    ),
     click.option("--data", default="", metavar="DIR", help="The directory it owns alone."),
     click.option(
         "--grpc", default="127.0.0.1:0", show_default=True, metavar="HOST:PORT", help="Tools."
@@ -58,7 +67,7 @@ _native: Callable[[F], F] = _options(
     click.option(
         "--listen", multiple=True, default=[NATIVE_DEFAULT], show_default=True, metavar="ADDRESS"
     ),
-    click.option("--mgmtd", required=True, metavar="HOST:PORT[,..]", help="The cluster managers."),
+    click.option("--mgmtd", default="", metavar="HOST:PORT[,..]", help="The cluster managers."),
 )
 
 
@@ -128,14 +137,24 @@ def storage(**options: Any) -> None:
 
 
 def _parsed(kind: type[C], options: dict[str, Any]) -> C:
-    """The checked configuration; a bad option is a usage error that names it."""
+    """The checked configuration; a bad option or file is a usage error that names it."""
     from fs3.errors import BadRequest
-    from fs3.runtime.config import parse
+    from fs3.runtime.config import load, parse
 
+    path = options.pop("config")
     try:
-        return parse(kind, options, "options")
+        if path is None:
+            return parse(kind, options, "options")
+        context = click.get_current_context()
+        said = {name: value for name, value in options.items() if _was_said(context, name)}
+        return load(kind, path, str(context.info_name), **said)
     except BadRequest as error:
-        raise click.UsageError(error.detail) from None
+        where = f"{error.where}: " if path is not None else ""
+        raise click.UsageError(where + error.detail) from None
+
+
+def _was_said(context: click.Context, name: str) -> bool:
+    return context.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 if __name__ == "__main__":

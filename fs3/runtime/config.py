@@ -139,8 +139,9 @@ def parse(kind: type[S], values: dict[str, Any], source: str) -> S:
     return config
 
 
-def load(kind: type[S], path: pathlib.Path, section: str) -> S:
-    """One section of a TOML file. Raises BadRequest naming the file and what is wrong in it."""
+def load(kind: type[S], path: pathlib.Path, section: str, **overrides: Any) -> S:
+    """One section of a TOML file, and what is said beside it. Raises BadRequest naming the file and
+    what is wrong in it."""
     try:
         tables = tomllib.loads(path.read_text())
     except FileNotFoundError:
@@ -151,7 +152,7 @@ def load(kind: type[S], path: pathlib.Path, section: str) -> S:
     if unknown:
         detail = f"section {unknown[0]!r} is unknown; there are {', '.join(SECTIONS)}"
         raise BadRequest(Status.BAD_REQUEST, str(path), detail)
-    return parse(kind, tables.get(section, {}), f"{path}[{section}]")
+    return parse(kind, {**tables.get(section, {}), **overrides}, f"{path}[{section}]")
 
 
 def _require(condition: bool, field: str, detail: str) -> None:

@@ -85,6 +85,7 @@ def test_a_file_gives_one_section_per_daemon(tmp_path: pathlib.Path) -> None:
     path.write_text('[storage]\ndata = "d"\nnode_id = 3\nmgmtd = "h:1"\nlisten = ["tcp://h:0"]\n')
     loaded = config.load(StorageConfig, path, "storage")
     assert (loaded.data, loaded.node_id, loaded.listen) == ("d", 3, ("tcp://h:0",))
+    assert config.load(StorageConfig, path, "storage", node_id=4).node_id == 4
     path.write_text("no toml")
     with pytest.raises(BadRequest, match=r"fs3\.toml.*not TOML"):
         config.load(StorageConfig, path, "storage")
@@ -373,6 +374,21 @@ def test_a_manager_of_another_cluster_is_refused(tmp_path: pathlib.Path) -> None
     status, errors = Mgmtd(tmp_path / "m", *ids[1]).wait()
     assert status == 1
     assert f"cluster {'c' * 32}, not {'d' * 32}" in errors
+
+
+def test_a_configuration_file_and_what_is_said_beside_it(tmp_path: pathlib.Path) -> None:
+    path = tmp_path / "fs3.toml"
+    path.write_text('[mgmtd]\nstorage_nodes = [1, 2, 3]\nname = "of the file"\nlease_s = 2.0\n')
+    process = Mgmtd(tmp_path / "m", "--config", str(path), "--name", "of the line")
+    status, errors = process.stop()
+    assert status == 0, errors
+    assert "new cluster with 3 storage servers" in errors
+    assert 'process="of the line"' in errors
+    path.write_text("[mgmtd]\nlease_seconds = 2.0\n")
+    status, errors = Mgmtd(tmp_path / "m", "--config", str(path)).wait()
+    assert status == 2
+    assert f"{path}[mgmtd]" in errors
+    assert "lease_seconds" in errors
 
 
 def test_usage_errors_name_the_option(tmp_path: pathlib.Path) -> None:
