@@ -155,7 +155,7 @@ class MetaServer(Client):
 
     def wait(self, begin: Callable[[Callable[[T], None]], None]) -> T:
         """Lets the world go on until `begin`'s callback is called. Raises Died with the process."""
-        if self.store is not None and self.store._lock._is_owned():  # type: ignore[attr-defined]
+        if self.store is not None and self.store.lock._is_owned():  # type: ignore[attr-defined]
             raise Violation("lock", "the metadata service waits for storage under its lock")
         epoch = self.epoch
         result: list[T] = []
