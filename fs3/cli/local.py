@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import signal
 import time
+from typing import Any
 
 import click
 
@@ -126,7 +127,7 @@ def ps(data: pathlib.Path | None, output: str) -> None:
         f"{'ADDRESS':<24} METRICS"
     )
     total = memory_bytes(int(state["supervisor"]))
-    click.echo(_row("supervisor", int(state["supervisor"]), True, total, 0, ""))
+    click.echo(_row("supervisor", int(state["supervisor"]), "ready", total, 0, ""))
     for name, entry in processes.items():
         size = memory_bytes(entry["pid"]) if entry["pid"] else 0
         total += size
@@ -134,12 +135,17 @@ def ps(data: pathlib.Path | None, output: str) -> None:
         where = address or (state["mgmtd"] if name == "mgmtd" else "")
         if entry["metrics"]:
             where = f"{where:<24} http://{entry['metrics']}/metrics"
-        click.echo(_row(name, entry["pid"], entry["ready"], size, entry["restarts"], where))
+        click.echo(_row(name, entry["pid"], _condition(entry), size, entry["restarts"], where))
     click.echo(f"{'':<30} {total / MIB:5.0f} MiB in all")
 
 
-def _row(name: str, pid: int, ready: bool, size: int, restarts: int, address: str) -> str:
-    state = "down" if not pid else "ready" if ready else "starting"
+def _condition(entry: dict[str, Any]) -> str:
+    if not entry["pid"]:
+        return "held" if entry["held"] else "down"
+    return "ready" if entry["ready"] else "starting"
+
+
+def _row(name: str, pid: int, state: str, size: int, restarts: int, address: str) -> str:
     return f"{name:<11} {pid:>8} {state:<9} {size / MIB:5.0f} MiB {restarts:>8}  {address}"
 
 

@@ -29,7 +29,7 @@ READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 15.0
 STOP_POLL_S = 0.01
 RESTART_PAUSE_S = 2.0
-RESTART_PAUSE_MAX_S = 30.0
+RESTART_PAUSE_MAX_S = 10.0  # well below the 30 s that clients wait for a metadata service
 STABLE_S = 30.0
 
 
@@ -61,6 +61,7 @@ class Process:
     ready_s: float = 0.0
     restarts: int = 0
     next_start_s: float = 0.0
+    held: bool = False  # down because somebody wants it so
 
     @property
     def pid(self) -> int:
@@ -167,7 +168,13 @@ class Supervisor:
                     continue
                 self._note_death(process, status, now)
                 changed = True
-            elif now >= process.next_start_s and not self._held(process):
+                continue
+            held = self._is_held(process)
+            changed |= held != process.held
+            process.held = held
+            if held:
+                process.next_start_s = now  # whoever holds it decides; then it starts at once
+            elif now >= process.next_start_s:
                 self.start(process)
                 changed = True
         return changed
@@ -180,7 +187,7 @@ class Supervisor:
         self._on_exit(process, status)
         process.popen = None
 
-    def _held(self, process: Process) -> bool:
+    def _is_held(self, process: Process) -> bool:
         hold = self._run / f"{process.name}.hold"
         try:
             until_s = float(hold.read_text())

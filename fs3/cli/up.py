@@ -343,6 +343,7 @@ class LocalCluster:
                 "pid": process.pid,
                 "restarts": process.restarts,
                 "ready": process.ready is not None,
+                "held": process.held,
                 "addresses": (process.ready or {}).get("addresses", []),
                 "metrics": (process.ready or {}).get("metrics", ""),
                 "log": str(process.log),

@@ -58,6 +58,11 @@ CASES: list[tuple[str, str, Damage, str]] = [
 ]
 
 
+def is_held(cluster: LocalFs3, name: str) -> bool:
+    """Down, and the supervisor knows that it is to stay so."""
+    return bool(cluster.cluster.state()["processes"][name]["held"])
+
+
 def pids(cluster: LocalFs3) -> dict[str, int]:
     return {name: entry["pid"] for name, entry in cluster.cluster.state()["processes"].items()}
 
@@ -76,7 +81,7 @@ def test_damage_is_named_and_stays_where_it_is(
     before = pids(running)
     hold = running.cluster.run / f"{name}.hold"
     running.local("kill", name, "--hold", str(HOLD_S))
-    running.wait_for(lambda: not pids(running)[name], f"{name} is down")
+    running.wait_for(lambda: is_held(running, name), f"{name} is down")
     (path,) = (running.data / name).glob(pattern)
     copy = tmp_path / path.name
     shutil.copy2(path, copy)
@@ -110,7 +115,7 @@ def repaired(running: LocalFs3, name: str, copy: pathlib.Path, path: pathlib.Pat
     if pid:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
-    running.wait_for(lambda: not pids(running)[name], f"{name} is down")
+    running.wait_for(lambda: is_held(running, name), f"{name} is down")
     shutil.copy2(copy, path)
     hold.unlink()
     running.wait_for(

@@ -99,8 +99,11 @@ def test_hold_keeps_it_down(tmp_path: pathlib.Path, deaths: list[tuple[str, int]
     (tmp_path / "one.hold").write_text(str(time.time() + 1000))
     process.popen.kill()
     until(lambda: supervisor.tick() and process.popen is None)
+    until(lambda: supervisor.tick() or process.held)
     clock.now += 100
     assert not supervisor.tick()
     (tmp_path / "one.hold").write_text("0")
     assert supervisor.tick()
+    assert process.popen is not None
+    assert not process.held
     supervisor.stop(print)
