@@ -222,7 +222,7 @@ def usage() -> str:
     )
 
 
-def summary(results: list[Result]) -> str:
+def summary(results: list[Result], command: str = "tests/run") -> str:
     """The last lines of a run: one per level, how to repeat what failed, and the counts."""
     lines = [
         f"  {'FAIL' if one.failed else 'ok  '}  {one.name:<8} {one.seconds:7.1f} s  "
@@ -231,7 +231,7 @@ def summary(results: list[Result]) -> str:
     ]
     bad = [one.name for one in results if one.failed]
     if bad:
-        lines.append(f"failed: {', '.join(bad)}; repeat with: tests/run {' '.join(bad)}")
+        lines.append(f"failed: {', '.join(bad)}; repeat with: {command} {' '.join(bad)}")
     passed, failed = sum(one.passed for one in results), sum(one.failed for one in results)
     return "\n".join(["", *lines, f"{passed} passed, {failed} failed"])
 
@@ -248,7 +248,7 @@ def main(arguments: list[str], known: list[Level] | None = None) -> int:
         return 2
     os.environ.setdefault("PYTHONHASHSEED", "0")
     results = [run(level) for level in known if level.name in names or not names]
-    print(summary(results))
+    print(summary(results, "tests/run --deep" if "--deep" in arguments else "tests/run"))
     return 1 if any(result.failed for result in results) else 0
 
 
