@@ -9,6 +9,7 @@ from fs3.kv.api import Transaction
 from fs3.meta import inode as inodes
 from fs3.meta import session as sessions
 from fs3.meta.allocator import InodeAllocator
+from fs3.meta.idempotency import GENERATIONS_SEEN, Idempotency
 from tests.sim.bugs import Bugs
 
 __all__ = ["META_BUGS"]
@@ -24,11 +25,20 @@ class NoIdempotencyRow(Bugs):
     patches = (("fs3.meta.store.Idempotency.record", lambda *arguments: None),)
 
 
+def _begin_far_on(txn: Transaction) -> None:
+    real_begin(txn)
+    present = int.from_bytes(txn.get(keys.GENERATION) or b"", "big")
+    txn.set(keys.GENERATION, (present + GENERATIONS_SEEN).to_bytes(4, "big"))
+
+
+real_begin = Idempotency.begin
+
+
 class RowsForgottenAtRestart(Bugs):
-    """A restart counts its generations from the beginning again, and sees no rows."""
+    """A restart begins a generation that sees no rows of its former life."""
 
     name = "idempotency-forgotten-at-restart"
-    patches = (("fs3.meta.store.Idempotency.resume", classmethod(lambda kind, txn: kind(1 << 20))),)
+    patches = (("fs3.meta.store.Idempotency.begin", staticmethod(_begin_far_on)),)
 
 
 class UnknownCommitIsFailure(Bugs):
