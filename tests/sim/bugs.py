@@ -6,8 +6,9 @@ out of it, or what the processes around it do, is changed in one place. The tabl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 from unittest import mock
 
@@ -23,13 +24,26 @@ if TYPE_CHECKING:
     from tests.sim.node import StorageNode
     from tests.sim.target import Target
 
-__all__ = ["Bugs"]
+__all__ = ["Bugs", "aimed", "aimed_at_readers"]
+
+NO_AIM: Mapping[str, str] = MappingProxyType({})
+
+
+def aimed(strikes: str, **values: str) -> Mapping[str, str]:
+    return MappingProxyType({"strikes": strikes, **values})
+
+
+def aimed_at_readers(strikes: str, **values: str) -> Mapping[str, str]:
+    """One chunk that everybody reads and writes all the time: whoever lives in the past is met."""
+    crowd = {"clients": "5", "think_ns": "2e7", "chains": "1", "chunks": "1"}
+    return aimed(strikes, nodes="3", replicas="3", **crowd, **values)
 
 
 class Bugs:
     """Nothing is wrong. Subclasses override one thing."""
 
     name = ""
+    aim: Mapping[str, str] = NO_AIM  # values of the plan in which it can show
     disk_quirks: frozenset[str] = frozenset()
     patches: tuple[tuple[str, Any], ...] = ()  # of production code: ("module.name", value)
     lease_before_routing = False
@@ -37,7 +51,6 @@ class Bugs:
     wall_clock_in_leases = False
     makes_up_targets = False
     ignores_space = False
-    sends_what_is_there = False
     one_page = False
     tells_done_early = False
     meta_goes_on = False  # after a commit whose outcome it does not know

@@ -6,7 +6,7 @@ from typing import Any
 
 from fs3._native import craq
 
-from tests.sim.bugs import Bugs
+from tests.sim.bugs import Bugs, aimed_at_readers
 
 __all__ = ["REPLICA_BUGS"]
 
@@ -61,6 +61,7 @@ class ReadWithoutLease(Filter):
     """Believes that its lease lasts for ever."""
 
     name = "read-without-lease"
+    aim = aimed_at_readers("unseen")
 
     class filter(Behind):
         def step(self, now_ns: int, event: Any) -> list[Any]:

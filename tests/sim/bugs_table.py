@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fs3.errors import Conflict, OutcomeUnknown
+from fs3.errors import OutcomeUnknown, RetryLater
 from fs3.kv.election import Election
 from fs3.mgmtd import cluster, transitions
 from fs3.mgmtd.cluster import Event
@@ -17,7 +17,7 @@ from fs3.mgmtd.state import LOCAL_UPTODATE, ClusterState, TargetReport
 from fs3.mgmtd.transitions import Belief, Public, Row, Situation
 from fs3.types import ChainVersion
 from tests.sim import messages
-from tests.sim.bugs import Bugs
+from tests.sim.bugs import Bugs, aimed, aimed_at_readers
 from tests.sim.bugs_replica import REPLICA_BUGS
 from tests.sim.disk import Chunk, Identity
 from tests.sim.ledger import Operation
@@ -86,6 +86,7 @@ class LeaseFromReply(Bugs):
     """The lease is counted from when the answer came, not from when the request was sent."""
 
     name = "lease-counted-from-the-reply"
+    aim = aimed_at_readers("unheard", lease_ns="2e9", slow="0.3", slow_ns="1e9")
 
     def lease_from_ns(self, sent_ns: int, now_ns: int) -> int:
         return now_ns
@@ -93,6 +94,7 @@ class LeaseFromReply(Bugs):
 
 class LeaseTooLong(Bugs):
     name = "server-keeps-its-lease-too-long"
+    aim = aimed_at_readers("unseen")
     lease_stretch = 1.7
 
 
@@ -105,6 +107,7 @@ class EmptyDiskMadeUp(Bugs):
     """A target that should hold acknowledged writes is made anew on a blank disk."""
 
     name = "target-made-up-on-a-blank-disk"
+    aim = aimed("last_disk_away,most_die,kill")
     makes_up_targets = True
 
 
@@ -149,13 +152,6 @@ class DedupWithoutChannel(Bugs):
         return request
 
 
-class ResyncSendsWhatIsThere(Bugs):
-    """The bytes of a later version are sent under the name of the one that was to be sent."""
-
-    name = "sends-whatever-the-disk-holds"
-    sends_what_is_there = True
-
-
 class LastPagesForgotten(Bugs):
     """The first page of the successor's list is taken for all of it."""
 
@@ -192,6 +188,7 @@ class ReportsAhead(Bugs):
     """A chain version is acknowledged when it arrives, and applied half a second later."""
 
     name = "chain-version-acknowledged-before-applied"
+    aim = aimed_at_readers("leave,unseen_clients")
 
     def __init__(self) -> None:
         self._heard: dict[int, ClusterState] = {}
@@ -232,6 +229,7 @@ class ManagerInAHurry(Bugs):
     """Declares servers dead after half a lease."""
 
     name = "manager-in-a-hurry"
+    aim = aimed_at_readers("unseen")
 
     def manager(self, core: Core) -> None:
         tick = core.tick
@@ -244,25 +242,6 @@ class ManagerInAHurry(Bugs):
                 core.loop_clock.ahead_ns = 0
 
         core.tick = hurried  # type: ignore[method-assign]
-
-
-class SilenceIsProof(Bugs):
-    """A manager that was not running itself believes that the others were silent."""
-
-    name = "silence-of-a-sleeper-is-proof"
-
-    def event(self, core: Core, event: Event) -> Event:
-        return event
-
-    def manager(self, core: Core) -> None:
-        tick = core.tick
-
-        def trusting() -> None:
-            state = core.newest()
-            core._state = replace(state, last_tick_ns=core.process.loop.now_ns)
-            tick()
-
-        core.tick = trusting  # type: ignore[method-assign]
 
 
 def _resumed_as_it_was(state: ClusterState, now_ns: int, lease_ns: int) -> ClusterState:
@@ -298,6 +277,7 @@ class NotHeld(Bugs):
     """A primary whose own lease ended goes on acknowledging heartbeats."""
 
     name = "old-primary-grants-leases"
+    aim = aimed_at_readers("former_primary", managers="3")
 
     def election(self, election: Election) -> Election:
         election.held = lambda: True  # type: ignore[method-assign]
@@ -325,6 +305,7 @@ class UnknownIsFailure(Bugs):
     """A commit whose outcome is not known counts as one that did not happen."""
 
     name = "unknown-commit-taken-as-failure"
+    aim = aimed("restart_manager,kill,unseen", unknown="0.5", chunks="1", clients="5")
 
     def manager(self, core: Core) -> None:
         write = core._kv
@@ -341,7 +322,7 @@ class UnknownIsFailure(Bugs):
                     try:
                         return commit()
                     except OutcomeUnknown as error:
-                        raise Conflict(error.code, error.where, error.detail) from None
+                        raise RetryLater(error.code, error.where, error.detail) from None
 
                 transaction.commit = careless  # type: ignore[method-assign]
                 return transaction
@@ -365,6 +346,7 @@ class LeaverDroppedAtOnce(Bugs):
     """A live server's target leaves the chain before the server knows."""
 
     name = "target-dropped-without-acknowledgement"
+    aim = aimed_at_readers("leaves_unseen")
     patches = (("fs3.mgmtd.chains.next_row", _row({"S1": Public.OFFLINE})),)
 
 
@@ -401,6 +383,7 @@ class ExitOfAnybody(Bugs):
     """A report of an exit is believed whichever process it was."""
 
     name = "exit-of-a-former-process-believed"
+    aim = aimed_at_readers("late_exit")
 
     def event(self, core: Core, event: Event) -> Event:
         if isinstance(event, cluster.NodeExited):
@@ -414,6 +397,7 @@ class HeartbeatOfAnybody(Bugs):
     """A late heartbeat of a former process counts as one of the present."""
 
     name = "heartbeat-of-a-former-process-believed"
+    aim = aimed("eio,eio_once", late="0.15", late_ns="8e9", nodes="3", replicas="3", chains="1")
 
     def event(self, core: Core, event: Event) -> Event:
         if isinstance(event, cluster.Heartbeat):
@@ -468,7 +452,6 @@ PLANTED: dict[str, type[Bugs]] = {
         OlderChainAccepted,
         ForwardOfAnyChain,
         DedupWithoutChannel,
-        ResyncSendsWhatIsThere,
         LastPagesForgotten,
         DoneEarly,
         SyncingServes,
@@ -477,7 +460,6 @@ PLANTED: dict[str, type[Bugs]] = {
         SameLife,
         ForwardsOldContent,
         ManagerInAHurry,
-        SilenceIsProof,
         RestartIsImpatient,
         NoEpoch,
         NotHeld,

@@ -7,7 +7,7 @@ form -> load under faults -> heal -> liveness bound -> checks
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from fs3.kv.api import transact
@@ -235,7 +235,7 @@ def simulate(
     seed: int,
     bugs: Bugs | None = None,
     trace: Trace | None = None,
-    changes: dict[str, str] | None = None,
+    changes: Mapping[str, str] | None = None,
 ) -> Outcome:
     """One run. Raises Violation (with the fingerprint's seed known to the caller)."""
     return run_plan(Plan.draw(seed).changed(changes or {}), seed, bugs, trace)

@@ -85,6 +85,7 @@ class Disk:
         self.fail_once: set[str] = set()  # read, write, sync: the next one fails
         self.capacity_bytes: int | None = None  # None: endless
         self.slowness = 1  # every operation takes this many times longer
+        self.away = False  # taken out, to be put back as it was
         self.present = True  # False: a blank disk in its place, the target was not made on it yet
         self.reported = 0  # reads that met damage
         self.quirks = quirks

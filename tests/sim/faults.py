@@ -16,6 +16,7 @@ from tests.sim.loop import MS, S
 from tests.sim.plan import Plan
 from tests.sim.store import StoreFaults
 from tests.sim.strikes import STRIKES
+from tests.sim.strikes_aimed import AIMED
 
 if TYPE_CHECKING:
     from tests.sim.cluster import World
@@ -69,13 +70,17 @@ class Nemesis:
         self._bring_back()
 
     def _bring_back(self) -> None:
-        """Tells the primary until it knows; there may be none for a moment."""
+        """Tells the primary until it knows; there may be none for a moment, or one that sleeps and
+        has older orders to look at, in any order, when it wakes up."""
         for target in sorted(self.left):
             self.operator(target, leaving=False)
         primary = self.primary()
         state = primary.core.newest() if primary is not None and primary.core else None
+        asleep = any(manager.paused for manager in self.world.managers)
         if self.left and (
-            state is None or any(t.leaving for c in state.chains.values() for t in c.targets)
+            asleep
+            or state is None
+            or any(t.leaving for c in state.chains.values() for t in c.targets)
         ):
             self.world.loop.after(500 * MS, self._bring_back)
 
@@ -87,7 +92,7 @@ class Nemesis:
         if not self.on or self._strikes >= self.plan.strikes_max:
             return
         self._strikes += 1
-        STRIKES[kind](self)
+        (STRIKES.get(kind) or AIMED[kind])(self)
         self._later(kind)
 
     # ---- for the kinds

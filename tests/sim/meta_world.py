@@ -14,7 +14,7 @@ import logging
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from random import Random
 
@@ -260,9 +260,14 @@ class MetaWorld(World):
 
 
 def simulate_meta(
-    seed: int, bugs: Bugs | None = None, trace: Trace | None = None, *, clients: int = 0
+    seed: int,
+    bugs: Bugs | None = None,
+    trace: Trace | None = None,
+    *,
+    clients: int = 0,
+    changes: Mapping[str, str] | None = None,
 ) -> MetaWorld:
-    plan = draw(seed)
+    plan = draw(seed).changed(changes or {})
     if clients:
         plan = replace(plan, load=replace(plan.load, clients=clients))
     bugs = bugs or Bugs()

@@ -6,6 +6,7 @@ combinations get whole runs for themselves.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from random import Random
 
@@ -14,6 +15,7 @@ from tests.sim.loop import MS, S
 from tests.sim.network import NetworkFaults
 from tests.sim.store import StoreFaults
 from tests.sim.strikes import STRIKES
+from tests.sim.strikes_aimed import AIMED
 
 __all__ = ["Load", "Plan"]
 
@@ -65,15 +67,16 @@ class Plan:
             strikes=_draw_strikes(seed),
         )
 
-    def changed(self, changes: dict[str, str]) -> Plan:
+    def changed(self, changes: Mapping[str, str]) -> Plan:
         """With some values set by hand, as `clients=1 strikes=kill,pause loss=0`. Raises ValueError
         that names what is unknown."""
         plan = self
         for name, text in changes.items():
             if name == "strikes":
                 kept = {kind: plan.strikes.get(kind, S) for kind in text.split(",") if kind}
-                if not kept.keys() <= STRIKES.keys():
-                    raise ValueError(f"strikes={text}: there are {', '.join(sorted(STRIKES))}")
+                known = {**STRIKES, **AIMED}
+                if not kept.keys() <= known.keys():
+                    raise ValueError(f"strikes={text}: there are {', '.join(sorted(known))}")
                 plan = replace(plan, strikes=kept)
                 continue
             plan = _with_number(plan, name, text)

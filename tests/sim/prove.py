@@ -45,15 +45,34 @@ def hunt(name: str, seeds: range) -> Caught | None:
     begin_s = time.process_time()
     for seed in seeds:
         try:
-            if PLANTED[name] in META_BUGS:
-                simulate_meta(seed, PLANTED[name]())
-            else:
-                simulate(seed, PLANTED[name]())
+            _run(seed, PLANTED[name](), meta=PLANTED[name] in META_BUGS)
         except Violation as violation:
             return Caught(seed, violation.rule, str(violation), time.process_time() - begin_s)
         except AssertionError as broken:  # a CHECK of the state machine of mgmtd
             return Caught(seed, "check", str(broken), time.process_time() - begin_s)
     return None
+
+
+def _run(seed: int, bug: Bugs, *, meta: bool) -> None:
+    if meta:
+        simulate_meta(seed, bug, changes=bug.aim)
+    else:
+        simulate(seed, bug, changes=bug.aim)
+
+
+def innocent(name: str, seed: int) -> bool:
+    """The same run without the bug fails nothing: what caught the bug was the bug. Seeds whose plan
+    is as it was drawn are the business of the gate."""
+    bug = PLANTED[name]
+    if not bug.aim:
+        return True
+    control = type("Control", (Bugs,), {"aim": bug.aim})
+    try:
+        _run(seed, control(), meta=bug in META_BUGS)
+    except Violation as violation:
+        print(f"{name:<44} seed {seed:>4}  fails without the bug, too: {violation}", flush=True)
+        return False
+    return True
 
 
 def known() -> dict[str, int]:
@@ -80,7 +99,7 @@ def _quick() -> list[str]:
     for name, seed in known().items():
         found = hunt(name, range(seed, seed + 1))
         print(f"{name:<44} seed {seed:>4}  {found.rule if found else 'NOT CAUGHT'}", flush=True)
-        if found is None:
+        if found is None or not innocent(name, seed):
             missed.append(name)
     unproven = [name for name in PLANTED if name not in known()]
     if unproven:

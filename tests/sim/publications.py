@@ -1,7 +1,9 @@
-"""What the managers publish, compared with everything that was published before: I6, I9 and I14.
+"""What the managers publish, compared with everything that was published before: I6, I9 and I14;
+and with what the servers may still do: I3.
 
-One chain version has one content, whoever is primary; versions only grow; and what becomes serving
-or the last that served holds what was acknowledged.
+One chain version has one content, whoever is primary; versions only grow; what becomes serving or
+the last that served holds what was acknowledged; and what is taken out of a chain cannot answer
+any more.
 """
 
 from __future__ import annotations
@@ -9,11 +11,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fs3.mgmtd.chains import Move
-from fs3.mgmtd.state import ClusterState
+from fs3.mgmtd.state import LOCAL_UPTODATE, ChainRecord, ClusterState
 from fs3.mgmtd.transitions import Public
 from fs3.types import TargetId
 from tests.sim.disk import Chunk, Position
 from tests.sim.ledger import Violation
+from tests.sim.loop import S
 
 if TYPE_CHECKING:
     from tests.sim.cluster import World
@@ -28,6 +31,7 @@ class Publications:
         self.rows: set[str] = set()  # of the state table that were executed
         self._world = world
         self._content: dict[tuple[int, int], Content] = {}  # chain, its version
+        self._highest: dict[int, int] = {}  # chain -> version, of all lives
         self._newest: dict[str, dict[int, int]] = {}  # life of a manager -> chain -> version
 
     def check(self, state: ClusterState, who: str) -> None:
@@ -36,6 +40,9 @@ class Publications:
         newest = self._newest.setdefault(who, {})
         for chain in state.chains.values():
             content = tuple((t.id, int(t.public)) for t in chain.targets)
+            if chain.version > self._highest.get(chain.id, 0):
+                self._highest[chain.id] = chain.version
+                self._check_silent(chain, state)
             known = self._content.setdefault((chain.id, chain.version), content)
             if known != content:
                 raise Violation(
@@ -66,9 +73,34 @@ class Publications:
         elif move.after is Public.SERVING and not state.chains[move.chain].forming:
             self._check_holds(move.chain, move.target, "becomes serving")
 
+    def _check_silent(self, chain: ChainRecord, state: ClusterState) -> None:
+        """I3, before any client notices: no lease outlives the place in the chain. A server that
+        closed the target itself answers nothing, whatever its lease says.
+
+        Open (README.md): a registration that comes after its process ended takes the place of the
+        process that runs now. Its lease is not looked at here.
+        """
+        for member in chain.targets:
+            target = self._world.target(member.id)
+            in_chain = member.public in (Public.SERVING, Public.SYNCING)
+            if in_chain or target is None or target.replica.local != LOCAL_UPTODATE:
+                continue
+            if target.node.incarnation != state.nodes[member.node].incarnation:
+                continue
+            left_ns = target.lease_until_ns - target.node.clock_ns()
+            if left_ns > 0 and target.replica.state == int(Public.SERVING):
+                raise Violation(
+                    "I3",
+                    f"chain {chain.id} version {chain.version} has target {member.id} as "
+                    f"{member.public.name}, whose server may answer for another "
+                    f"{left_ns / S:.3f} s",
+                )
+
     def _check_holds(self, chain: int, target: TargetId, what: str) -> None:
         """I9."""
         disk = self._world.disk(target)
+        if disk.away and not disk.present:
+            return  # what it holds comes back with it
         for chunk, position in self._world.ledger.acknowledged.items():
             if self._world.chain_of(chunk) != chain:
                 continue

@@ -173,7 +173,7 @@ def main(arguments: list[str]) -> int:
     logging.getLogger("fs3").addHandler(logging.NullHandler())  # what managers warn of is in traces
     if options.seed is not None:
         bug = PLANTED[options.bug] if options.bug else Bugs
-        run = Run(options.seed, _settings(options.set))
+        run = Run(options.seed, {**bug.aim, **_settings(options.set)})
         return _one(run, bug, options.trace, options.shrink)
     seeds = itertools.islice(itertools.count(options.first), options.seeds)
     begin_s = time.process_time()

@@ -338,7 +338,7 @@ class Target:
 
         def done(code: int, version: Version | None, _chunk: Chunk) -> None:
             other = version is None or version.position != (e.update_chain, e.version)
-            if code == 0 and other and not self.node.world.bugs.sends_what_is_there:
+            if code == 0 and other:
                 code = Status.BUSY  # the chunk changed while it was read
             if code == Status.CHECKSUM_MISMATCH:
                 self._note_damage(e.chunk)
