@@ -49,6 +49,7 @@ class Operation:
     data: bytes = b""
     floor: Position = (0, 0)  # of a read: what was acknowledged before it began
     code: int = 0
+    opened_ns: int = -1  # of a write to a file: when the open began whose session it has
 
     @property
     def payload(self) -> bytes:

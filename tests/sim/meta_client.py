@@ -142,10 +142,10 @@ class MetaClient(Client):
         opened = yield from self._open()
         if opened is None:
             return
-        inode, session = opened
+        inode, session, opened_ns = opened
         end = 0
         for _ in range(self.loop.random.randrange(1, 4)):
-            end = max(end, (yield from self._write_one(channel, inode)))
+            end = max(end, (yield from self._write_one(channel, inode, opened_ns)))
             if self.loop.random.random() < 0.3:
                 yield self.call(
                     pb.SYNC, inode=inode, session=session, written_end=end, wrote=True,
@@ -158,12 +158,13 @@ class MetaClient(Client):
         opened = yield from self._open()
         if opened is None:
             return
-        inode, session = opened
+        inode, session, opened_ns = opened
         yield lambda done: self.after(self.loop.random.randrange(3 * S), lambda: done(None))
-        end = yield from self._write_one(channel, inode)
+        end = yield from self._write_one(channel, inode, opened_ns)
         yield self.call(pb.CLOSE, inode=inode, session=session, written_end=end, wrote=True)
 
-    def _open(self) -> Generator[Begin, Any, tuple[int, bytes] | None]:
+    def _open(self) -> Generator[Begin, Any, tuple[int, bytes, int] | None]:
+        """(inode, session, when the open began)"""
         parent, name = self.world.some_directory(), self._name()
         found = yield self.call(pb.LOOKUP, parent=parent, name=name)
         if found is None or found.entry.attr.type != pb.FILE:
@@ -172,14 +173,15 @@ class MetaClient(Client):
         flags = os.O_RDWR | (os.O_TRUNC if self.loop.random.random() < 0.15 else 0)
         if flags & os.O_TRUNC:
             self.world.truncating(inode)
+        began_ns = self.loop.now_ns
         reply = yield self.call(pb.OPEN, inode=inode, flags=flags)
         if flags & os.O_TRUNC:
             self.world.truncated(inode, reply is not None)
         if reply is None:
             return None
-        return inode, reply.session
+        return inode, reply.session, began_ns
 
-    def _write_one(self, channel: int, inode: int) -> Generator[Begin, Any, int]:
+    def _write_one(self, channel: int, inode: int, opened_ns: int) -> Generator[Begin, Any, int]:
         """One past the last byte that a chain acknowledged, or 0: what native/client tells when it
         settles. A write whose outcome it does not know may leave bytes beyond."""
         first = self.loop.random.randrange(CELLS)
@@ -189,15 +191,16 @@ class MetaClient(Client):
         self._sequences[channel] = sequence
         identity = self.id, channel, sequence
         operation = Operation(
-            0, "write", (inode, index), identity, self.loop.now_ns, first=first, count=count
-        )
+            0, "write", (inode, index), identity, self.loop.now_ns, first=first, count=count,
+            opened_ns=opened_ns,
+        )  # fmt: skip
+        self.world.wrote(inode, index, operation)
 
         def begin(done: Callable[[Operation], None]) -> None:
             self._begin(operation, None)
             self._outcomes[operation.number] = done
 
         ended = yield begin
-        self.world.wrote(inode, index, operation)
         return index * FILE_CHUNK + (first + count) * CELL if ended.ok else 0
 
     def ended(self, operation: Operation, channel: int | None) -> None:

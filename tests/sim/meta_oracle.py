@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 __all__ = ["Oracle"]
 
 Key = tuple[bytes, int]  # client, request id
+Grows = Callable[[int, int, int], bool]
+"""May a write that ended after that instant have made the file this long?"""
 SESSIONS = (pb.OPEN, pb.CREATE, pb.SYNC)
 VOLATILE = ("lease", "capability")
 
@@ -47,6 +49,9 @@ class Oracle:
         self._model = ModelFs(0)
         self.nodes: dict[int, Node] = {1: self._model.root}
         self.root = self._model.root
+        self.cuts: dict[int, tuple[int, bytes]] = {}  # inode -> its last truncate: when, whose
+        self.grows: Grows = lambda inode, size, since_ns: True
+        self._grown = 0  # the length that a settlement has just brought
         self._applied: dict[Key, Outcome] = {}
         self._outcomes: dict[Key, list[Outcome]] = {}
 
@@ -94,6 +99,7 @@ class Oracle:
         try:
             apply(self, call.request, reply)
             expected = 0
+            self._note_length(call, outcome)
         except Skip:
             return
         except OSError as error:
@@ -103,6 +109,25 @@ class Oracle:
                 "I20",
                 f"{_shown(call)} ended with {outcome.code}, a POSIX tree says {expected}",
             )
+
+    def _note_length(self, call: Call, outcome: Outcome) -> None:
+        """I22: a length from before a truncate counts no more. The client that truncated is
+        believed: it has forgotten what it wrote beyond."""
+        if outcome.code != 0:
+            return
+        client, request = call.context.client, call.request
+        truncates = call.method == pb.SETATTR and request.HasField("size")
+        if truncates or (call.method == pb.OPEN and request.flags & os.O_TRUNC):
+            self.cuts[request.inode] = self._loop.now_ns, client
+        elif call.method in (pb.CLOSE, pb.SYNC) and self._grown:
+            grown, self._grown = self._grown, 0
+            cut_ns, by = self.cuts.get(request.inode, (0, client))
+            if by != client and not self.grows(request.inode, grown, cut_ns):
+                raise Violation(
+                    "I22",
+                    f"inode {request.inode} grows to {grown} again by what was written before "
+                    f"{by!r} cut it at {cut_ns / 1e9:.3f} s",
+                )
 
     # ---- what clients were told
 
@@ -222,6 +247,7 @@ class Oracle:
                 f"inode {request.inode} settles at {size}, from {node.size} with "
                 f"{request.written_end} written",
             )
+        self._grown = size if size > node.size else 0
         node.size = size
 
 

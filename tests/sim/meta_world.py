@@ -26,7 +26,7 @@ from tests.sim.bugs import Bugs
 from tests.sim.client import Client
 from tests.sim.cluster import Tips, Trace, World
 from tests.sim.disk import ChunkKey, DiskFaults
-from tests.sim.ledger import Operation, Violation
+from tests.sim.ledger import CELL, Operation, Violation
 from tests.sim.loop import MS, Process, S
 from tests.sim.meta_client import MetaClient
 from tests.sim.meta_oracle import Oracle
@@ -89,6 +89,7 @@ class MetaWorld(World):
         self.dead_clients = 0
         super().__init__(plan, seed, bugs, trace)
         self.oracle = Oracle(self.loop)
+        self.oracle.grows = self._may_have_grown
         self.meta_kv = FaultyStore(self.loop.random, self.landed)
         self.meta_kv.observer = self.oracle.committed
         self.meta = MetaServer(self)
@@ -125,7 +126,17 @@ class MetaWorld(World):
             self._cuts[inode] = self.loop.now_ns
 
     def wrote(self, inode: int, index: int, operation: Operation) -> None:
+        """Before it is sent."""
         self._writes.setdefault((inode, index), []).append(operation)
+
+    def _may_have_grown(self, inode: int, size: int, since_ns: int) -> bool:
+        return any(
+            index * FILE_CHUNK + (o.first + o.count) * CELL >= size
+            and (not o.ok or o.ended_ns is None or o.ended_ns >= since_ns)
+            for (number, index), operations in self._writes.items()
+            if number == inode
+            for o in operations
+        )
 
     # ---- phases
 
@@ -203,6 +214,7 @@ class MetaWorld(World):
         self._check_tree()
         self._check_chunks()
         self._check_written()
+        self._check_sessions()
         return tips
 
     def _check_tree(self) -> None:
@@ -221,6 +233,22 @@ class MetaWorld(World):
             difference = sorted(set(stored.items()) ^ set(expected.items()))
             raise Violation("I17", f"the tree differs from the model's at {difference[:5]}")
 
+    def _check_sessions(self) -> None:
+        """The limit of open files counts those that are open. Who is silent is being forgotten."""
+        if self.meta.store is None:
+            return
+        rows = Counter(
+            keys.client_session_fields(key)[0] for key, _ in self._rows(keys.CLIENT_SESSION)
+        )
+        clients = self.meta.store.env.clients
+        for client, entry in clients._clients.items():
+            if entry.sessions != rows[client] and not clients.is_silent(client):
+                raise Violation(
+                    "I28",
+                    f"{entry.sessions} sessions of {client!r} are counted, "
+                    f"there are {rows[client]}",
+                )
+
     def _check_chunks(self) -> None:
         """I23, and I22 from above: nothing on storage that no file explains."""
         files = {file.inode: file.size for file in live_files(self.meta_kv.inner)}
@@ -231,7 +259,9 @@ class MetaWorld(World):
                 end = index * FILE_CHUNK + len(chunk.committed.data)
                 if inode not in files:
                     raise Violation("I23", f"chunk {index} of removed inode {inode} is left")
-                unknown = any(not o.ok for o in self._writes.get((inode, index), ()))
+                # What a dead client had under way was measured when its sessions ended.
+                writes = self._writes.get((inode, index), ())
+                unknown = any(o.ended_ns is not None and not o.ok for o in writes)
                 if end > files[inode] and not unknown:
                     raise Violation("I23", f"inode {inode} ends at {files[inode]}, data at {end}")
                 if self.chain_of((inode, index)) != chain:
@@ -247,16 +277,24 @@ class MetaWorld(World):
                 raise Violation("I22", f"inode {inode} has length {size}, the model {node.size}")
 
     def _check_written(self) -> None:
-        """Acknowledged bytes of files that still have a name are there, if no truncate came."""
+        """Acknowledged bytes of files that still have a name are there, if no truncate came. An
+        open waits until a truncate before it has cut what it cuts."""
         for (inode, index), operations in self._writes.items():
             node = self.oracle.nodes[inode]
-            done = [o for o in operations if o.ok and o.began_ns > self._cuts.get(inode, -1)]
-            if node.removed or not done or self._cutting[inode]:
+            cut_ns = self.oracle.cuts.get(inode, (-1, b""))[0]
+            done = [o for o in operations if o.ok and o.opened_ns > cut_ns]
+            if not self._cutting[inode]:
+                ended_ns = self._cuts.get(inode, -1)
+                done += [o for o in operations if o.ok and o.began_ns > ended_ns]
+            if node.removed or not done:
                 continue
             chain = self.state.chains[self.chain_of((inode, index))]  # type: ignore[index]
             chunk = self.disk(chain.targets[0].id).chunk((inode, index))
             if chunk.committed is None:
                 raise Violation("I1", f"chunk {index} of inode {inode} is gone; {done[-1]}")
+            end = max((o.first + o.count) * CELL for o in done)
+            if len(chunk.committed.data) < end:
+                raise Violation("I1", f"chunk {index} of inode {inode} is cut; {done[-1]}")
 
 
 def simulate_meta(
