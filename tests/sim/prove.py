@@ -63,7 +63,7 @@ def _run(seed: int, bug: type[Bugs], *, meta: bool) -> Caught | None:
     except Violation as violation:
         return Caught(seed, violation.rule, str(violation))
     except AssertionError as broken:  # a CHECK of the state machine of mgmtd
-        return Caught(seed, "check", str(broken))
+        return Caught(seed, "check", str(broken) or "an assertion failed")
     return None
 
 

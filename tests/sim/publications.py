@@ -77,15 +77,17 @@ class Publications:
         """I3, before any client notices: no lease outlives the place in the chain. A server that
         closed the target itself answers nothing, whatever its lease says.
 
-        Open (README.md): a registration that comes after its process ended takes the place of the
-        process that runs now. Its lease is not looked at here.
+        Open (README.md): registrations have no order. One that comes late takes the place of the
+        process that runs now, or tells what that one held when it began. Neither is looked at here.
         """
         for member in chain.targets:
             target = self._world.target(member.id)
             in_chain = member.public in (Public.SERVING, Public.SYNCING)
             if in_chain or target is None or target.replica.local != LOCAL_UPTODATE:
                 continue
-            if target.node.incarnation != state.nodes[member.node].incarnation:
+            known = state.nodes[member.node]
+            begins_again = known.alive and member.id not in known.reports
+            if target.node.incarnation != known.incarnation or begins_again:
                 continue
             left_ns = target.lease_until_ns - target.node.clock_ns()
             if left_ns > 0 and target.replica.state == int(Public.SERVING):
