@@ -182,13 +182,14 @@ def test_scrub_finds_what_nobody_reads(tmp_path: pathlib.Path) -> None:
         contents = [os.urandom(50_000) for _ in range(20)]
         for index, content in enumerate(contents):
             client.write((5, index), 0, content)
-        for index in range(0, 20, 4):
-            rot_on(rig, index // 4 % 3 + 1, contents[index][20_000:20_032])
+        for node, index in ((1, 0), (3, 8), (1, 12)):
+            rot_on(rig, node, contents[index][20_000:20_032])
         rig.kill(2)
         rig.route([(1, SERVING), (3, SERVING), (2, OFFLINE)])
-        rot_on(rig, 2, contents[1][20_000:20_032])  # while it is stopped
+        for index in (1, 4, 16):  # while it is stopped: counts begin anew with the process
+            rot_on(rig, 2, contents[index][20_000:20_032])
         rig.bring_back(2)
-        found = {1: 2, 2: 2 + 1, 3: 1}
+        found = {1: 2, 2: 3, 3: 1}
         for node, count in found.items():
             wait_for(f"{count} on node {node}", lambda n=node, c=count: found_on(rig, n) >= c)
             wait_repaired(rig, node)
