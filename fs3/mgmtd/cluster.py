@@ -210,6 +210,7 @@ def _registered(state: ClusterState, event: NodeRegistered) -> Result:
     if not same:  # everything the former process served is gone with it
         lost = replace(record, alive=False)
         former, moves = _settle(replace(state, nodes={**state.nodes, node_id: lost}), mine)
+        former = _spoken_of_anew(former, moves)
     settled, later = _settle(replace(alive_again, chains=former.chains), mine)
     return _finish(state, settled, moves + later, mine, nodes=(node_id,))
 
@@ -340,6 +341,18 @@ def _finish(
     if publish:
         effects.append(RoutingChanged(routing_version, changed))
     return replace(after, chains=chains_after, version=routing_version), effects
+
+
+def _spoken_of_anew(state: ClusterState, moves: list[Move]) -> ClusterState:
+    """Between two steps of one event: no report speaks of what the first one made. A target that
+    begins to leave there would else be dropped by the second, before its server can know."""
+    moved = {move.chain for move in moves if move.before is not move.after}
+    raised = {
+        chain_id: replace(chain, version=ChainVersion(chain.version + 1))
+        for chain_id, chain in state.chains.items()
+        if chain_id in moved
+    }
+    return replace(state, chains={**state.chains, **raised})
 
 
 def _beliefs(state: ClusterState, chain: ChainRecord) -> Callable[[TargetRecord], Belief]:

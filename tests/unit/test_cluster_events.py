@@ -383,6 +383,20 @@ def test_a_leaving_target_that_does_not_know_stays_in_the_way_of_writes() -> Non
     assert cluster.publics() == "SO"
 
 
+def test_a_target_that_begins_to_leave_as_another_process_returns_is_not_dropped_at_once() -> None:
+    """The return is two steps of one event; no report can speak of the first one yet."""
+    cluster = serving()
+    cluster.submit(TargetLeaves(cluster.target(1), True, cluster.now_ns))
+    assert cluster.publics() == "YSS"
+    cluster.beat(2, 3, local=LOCAL_UPTODATE)
+    cluster.submit(TargetLeaves(cluster.target(2), True, cluster.now_ns))
+    assert cluster.publics() == "YSS"
+    cluster.start(1, used_bytes=1)
+    assert cluster.publics() == "OYS"
+    cluster.beat(2, local=LOCAL_UPTODATE)
+    assert cluster.publics() == "OOS"
+
+
 def test_the_only_copy_cannot_leave() -> None:
     cluster = serving(nodes=1)
     cluster.submit(TargetLeaves(cluster.target(1), True, cluster.now_ns))
