@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.nemesis.cluster import CONTROL, Cluster
+from tests.nemesis.failure import Failure
 
 __all__ = ["Nemesis"]
 
@@ -23,6 +24,10 @@ class Nemesis:
     only: tuple[str, ...] = ()
     landed: Counter[str] = field(default_factory=Counter)
     said: Callable[[str], None] = print
+
+    def __post_init__(self) -> None:
+        if unknown := sorted(set(self.only) - set(self.kinds())):
+            raise Failure(f"no fault is called {unknown[0]!r}; here: {', '.join(self.kinds())}")
 
     def kinds(self) -> dict[str, Act]:
         kinds: dict[str, Act] = {

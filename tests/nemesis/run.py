@@ -49,8 +49,8 @@ def run(plan: Plan, directory: pathlib.Path, hosts: Hosts, say: Callable[[str], 
     cluster = Cluster(directory, hosts, plan.storages, plan.lease_s)
     crew = Crew([cluster.point("mount-a"), cluster.point("mount-b")], plan.seed)
     try:
-        cluster.start()
         nemesis = Nemesis(cluster, only=plan.only, said=say)
+        cluster.start()
         _strike_while_working(plan, cluster, crew, nemesis)
         _verify(cluster, crew, say)
         _kill_everything_in_mid_write(cluster, crew, say)
