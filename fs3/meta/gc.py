@@ -22,7 +22,6 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from fs3 import limits
-from fs3.errors import Fs3Error
 from fs3.kv import keys
 from fs3.kv.api import Transaction
 from fs3.meta import garbage, session
@@ -32,6 +31,7 @@ from fs3.meta.inode import FILE, REMOVING, Layout
 from fs3.meta.ports import ChunkPort
 from fs3.meta.store import MetaStore
 from fs3.runtime.clock import Clock
+from fs3.runtime.failpoint import failpoint
 
 __all__ = ["GarbageCollector", "GcStatistics"]
 
@@ -99,6 +99,8 @@ class GarbageCollector:
         claimed: list[_Claimed]
         removed: int
         ((claimed, removed, self._cursor, fresh),) = self._transact([self._claim])
+        if claimed:
+            failpoint("gc.claimed")
         self._fresh = self._fresh or fresh
         self._mark(now_ns)
         emptied = [
@@ -108,6 +110,7 @@ class GarbageCollector:
         ]
         if emptied:
             self._transact([partial(_delete, key=f.key, number=f.inode) for f in emptied])
+            failpoint("gc.deleted")
         removed += len(emptied)
         self._failed += len(claimed) - len(emptied)
         self._removed += removed
@@ -136,6 +139,7 @@ class GarbageCollector:
         waited = not self._marks or now_ns - self._marks[-1][0] >= self._delay_ns / MARKS_PER_DELAY
         if self._fresh and waited:
             (self._marked,) = self._transact([garbage.next_epoch])
+            failpoint("gc.epoch_ended")
             self._marks.append((now_ns, self._marked))
             self._fresh = False
 
@@ -194,14 +198,18 @@ class GarbageCollector:
         try:
             if remaining == UNKNOWN:
                 remaining = self._chunks.query_length(file.inode, file.layout)
+                failpoint("gc.measured")
             while remaining > step_bytes:
                 # From the end, so that what is left is a prefix and one number describes it.
                 shorter = remaining - step_bytes
                 self._chunks.truncate_chunks(file.inode, file.layout, remaining, shorter)
                 remaining = shorter
+                failpoint("gc.shortened")
                 self._note(file, remaining)
+                failpoint("gc.noted")
             self._chunks.remove_chunks(file.inode, file.layout, remaining)
-        except Fs3Error as error:
+            failpoint("gc.emptied")
+        except OSError as error:
             log.info("removal of inode %d goes on later: %s", file.inode, error)
             return False
         return True

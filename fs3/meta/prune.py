@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fs3.errors import Fs3Error
 from fs3.kv import keys
 from fs3.kv.api import Transaction
 from fs3.meta import inode as inodes
 from fs3.meta import session
 from fs3.meta.inode import HAS_DATA, Inode
 from fs3.meta.ports import ChunkPort, Jobs
+from fs3.runtime.failpoint import failpoint
 
 if TYPE_CHECKING:
     from fs3.meta.store import MetaStore
@@ -64,7 +64,7 @@ class ClientPruner:
     def _prune(self, client: bytes) -> None:
         try:
             done = self._step(client)
-        except Fs3Error as error:
+        except OSError as error:
             log.info("client %s is pruned later: %s", client.hex(), error)
             self._jobs.later(RETRY_S, partial(self._prune, client))
             return
@@ -93,6 +93,7 @@ class ClientPruner:
         length = 0
         if inode is not None:
             length = self._chunks.query_length(number, inode.layout)
+            failpoint("prune.measured")
         epoch = inode.truncate_epoch if inode is not None else 0
         now_ns = self._store.wall_ns()
 
@@ -110,6 +111,7 @@ class ClientPruner:
             txn.clear(keys.client_session(client, number, session_id))
 
         self._store.transact([settle])
+        failpoint("prune.settled")
 
 
 def _sessions_of(client: bytes, txn: Transaction) -> list[tuple[int, bytes]]:

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
+from fs3._proto import common_pb2
 from fs3._proto import meta_pb2 as pb
 from fs3.errors import Status
 from fs3.meta.ops import VERBS
@@ -22,12 +23,13 @@ from tests.sim.meta_server import FILE_CHUNK
 if TYPE_CHECKING:
     from tests.sim.meta_world import MetaWorld
 
-__all__ = ["MetaClient"]
+__all__ = ["MetaClient", "SteadyClient"]
 
 NAMES = (b"a", b"b", b"c", b"d")
 FILE_CHUNKS = 3
 REPEATS_NS = 30 * S
 KEEPALIVE_NS = 3 * S
+CLOSES = 3  # attempts of a client that is told that its close failed
 
 Begin = Callable[[Callable[[Any], None]], None]
 Task = Generator[Begin, Any, None]
@@ -35,9 +37,11 @@ Task = Generator[Begin, Any, None]
 
 class MetaClient(Client):
     world: MetaWorld
+    mix = (5, 3, 3, 3, 6, 2, 2, 1, 0)  # of the tasks in _next
 
     def __init__(self, world: MetaWorld, number: int) -> None:
         super().__init__(world, number)
+        self.holds_open = 0
         self.id = f"client-{number}".encode().ljust(16, b".")
         self._request_id = 0
         self._outcomes: dict[int, Callable[[Operation], None]] = {}
@@ -66,9 +70,9 @@ class MetaClient(Client):
         task = self.loop.random.choices(
             (
                 self._make, self._unlink, self._rename, self._look,
-                self._write, self._hold, self._truncate, self._link,
+                self._write, self._hold, self._truncate, self._link, self._create_and_write,
             ),
-            (5, 3, 3, 3, 6, 2, 2, 1),
+            self.mix,
         )[0](channel)  # fmt: skip
         self.busy += 1
         self._run(task, channel)
@@ -151,7 +155,7 @@ class MetaClient(Client):
                     pb.SYNC, inode=inode, session=session, written_end=end, wrote=True,
                     durable=self.loop.random.random() < 0.5,
                 )  # fmt: skip
-        yield self.call(pb.CLOSE, inode=inode, session=session, written_end=end, wrote=True)
+        yield from self._close(inode, session, end)
 
     def _hold(self, channel: int) -> Task:
         """A file stays open while it is renamed, removed or truncated by others."""
@@ -161,7 +165,28 @@ class MetaClient(Client):
         inode, session, opened_ns = opened
         yield lambda done: self.after(self.loop.random.randrange(3 * S), lambda: done(None))
         end = yield from self._write_one(channel, inode, opened_ns)
+        yield from self._close(inode, session, end)
+
+    def _create_and_write(self, channel: int) -> Task:
+        opened_ns = self.loop.now_ns
+        reply = yield self.call(
+            pb.CREATE, parent=self.world.some_directory(), name=self._name(), mode=0o644,
+            type=pb.FILE, open=True, flags=os.O_RDWR,
+            layout=common_pb2.Layout(chunk_size=FILE_CHUNK),
+        )  # fmt: skip
+        if reply is None:
+            return
+        self.holds_open += 1
+        inode, session = reply.attr.inode, reply.session
+        end = yield from self._write_one(channel, inode, opened_ns)
+        yield self.call(
+            pb.SYNC, inode=inode, session=session, written_end=end, wrote=True, durable=True
+        )
+        yield from self._close(inode, session, end)
+
+    def _close(self, inode: int, session: bytes, end: int) -> Generator[Begin, Any, None]:
         yield self.call(pb.CLOSE, inode=inode, session=session, written_end=end, wrote=True)
+        self.holds_open -= 1
 
     def _open(self) -> Generator[Begin, Any, tuple[int, bytes, int] | None]:
         """(inode, session, when the open began)"""
@@ -179,6 +204,7 @@ class MetaClient(Client):
             self.world.truncated(inode, reply is not None)
         if reply is None:
             return None
+        self.holds_open += 1
         return inode, reply.session, began_ns
 
     def _write_one(self, channel: int, inode: int, opened_ns: int) -> Generator[Begin, Any, int]:
@@ -237,6 +263,21 @@ class MetaClient(Client):
 
         self.call(pb.KEEPALIVE)(nothing)
         self.after(KEEPALIVE_NS, self._keep_alive)
+
+
+class SteadyClient(MetaClient):
+    """Does all there is, evenly, and closes what it opened also when a close was refused."""
+
+    mix = (2, 4, 3, 1, 4, 3, 4, 1, 6)
+
+    def _close(self, inode: int, session: bytes, end: int) -> Generator[Begin, Any, None]:
+        for _ in range(CLOSES):
+            reply = yield self.call(
+                pb.CLOSE, inode=inode, session=session, written_end=end, wrote=True
+            )
+            if reply is not None:
+                break
+        self.holds_open -= 1
 
 
 class _Repeated:

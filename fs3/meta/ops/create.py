@@ -11,6 +11,7 @@ from fs3.meta.faults import bad_request, refuse
 from fs3.meta.inode import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FILE, SYMLINK, Inode
 from fs3.meta.ops.open import grant, open_existing
 from fs3.meta.permission import EXECUTE, WRITE, inherited, require
+from fs3.runtime.failpoint import failpoint
 
 
 def create(
@@ -75,6 +76,7 @@ def make_child(
         parent=directory.number if is_directory else 0,
     )
     dirent.store(txn, directory.number, name, number, kind)
+    failpoint("entry_staged", where)
     directory.nlink += is_directory
     directory.touch(now_ns)
     inodes.store(txn, directory)

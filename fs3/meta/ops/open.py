@@ -18,6 +18,7 @@ from fs3.meta.inode import DIRECTORY, FILE, SYMLINK, Inode
 from fs3.meta.permission import EXECUTE, READ, WRITE, allowed, require, require_owner
 from fs3.meta.session import Session
 from fs3.meta.truncate import truncate, wait_for_intent
+from fs3.runtime.failpoint import failpoint
 
 FMODE_EXEC = 0x20  # the kernel's own flag of an open by execve(2); no O_ name exists
 
@@ -72,6 +73,7 @@ def grant(
             context.caller.gid,
         )
         session.create(txn, held)
+        failpoint("session.staged")
     return reply
 
 
