@@ -31,6 +31,7 @@ FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHAR_DEVICE, BLOCK_DEVICE = range(1, 8) 
 
 HAS_DATA = 1  # flag: chunks may exist on storage
 REMOVING = 2  # flag: gc has begun to remove the chunks; the inode cannot be opened any more
+WRITABLE = 4  # flag: a capability to write to it was given out, once
 
 SETUID, SETGID, STICKY = 0o4000, 0o2000, 0o1000
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from fs3._proto import common_pb2
 from fs3._proto import meta_pb2 as pb
@@ -18,7 +18,7 @@ from tests.sim import messages
 from tests.sim.client import AGAIN, ROUTING, Client
 from tests.sim.ledger import CELL, CELLS, Operation, Violation
 from tests.sim.loop import MS, S
-from tests.sim.meta_server import FILE_CHUNK
+from tests.sim.meta_server import FILE_CHUNK, expires_ns
 
 if TYPE_CHECKING:
     from tests.sim.meta_world import MetaWorld
@@ -29,7 +29,17 @@ NAMES = (b"a", b"b", b"c", b"d")
 FILE_CHUNKS = 3
 REPEATS_NS = 30 * S
 KEEPALIVE_NS = 3 * S
+FIRST_GIVEN_UP = 1000  # channels above it have one update each
+HELD_NS = 20 * S  # beyond the life of a capability, so that some arrive in time and some do not
 CLOSES = 3  # attempts of a client that is told that its close failed
+
+
+class Opened(NamedTuple):
+    inode: int
+    session: bytes
+    began_ns: int  # the open
+    capability: bytes
+
 
 Begin = Callable[[Callable[[Any], None]], None]
 Task = Generator[Begin, Any, None]
@@ -42,6 +52,7 @@ class MetaClient(Client):
     def __init__(self, world: MetaWorld, number: int) -> None:
         super().__init__(world, number)
         self.holds_open = 0
+        self._given_up = FIRST_GIVEN_UP
         self.id = f"client-{number}".encode().ljust(16, b".")
         self._request_id = 0
         self._outcomes: dict[int, Callable[[Operation], None]] = {}
@@ -146,15 +157,17 @@ class MetaClient(Client):
         opened = yield from self._open()
         if opened is None:
             return
-        inode, session, opened_ns = opened
+        inode, session, _, _ = opened
         end = 0
         for _ in range(self.loop.random.randrange(1, 4)):
-            end = max(end, (yield from self._write_one(channel, inode, opened_ns)))
+            end = max(end, (yield from self._write_one(channel, opened)))
             if self.loop.random.random() < 0.3:
-                yield self.call(
+                synced = yield self.call(
                     pb.SYNC, inode=inode, session=session, written_end=end, wrote=True,
                     durable=self.loop.random.random() < 0.5,
                 )  # fmt: skip
+                if synced is not None and synced.capability:
+                    opened = opened._replace(capability=synced.capability)
         yield from self._close(inode, session, end)
 
     def _hold(self, channel: int) -> Task:
@@ -162,9 +175,9 @@ class MetaClient(Client):
         opened = yield from self._open()
         if opened is None:
             return
-        inode, session, opened_ns = opened
+        inode, session, _, _ = opened
         yield lambda done: self.after(self.loop.random.randrange(3 * S), lambda: done(None))
-        end = yield from self._write_one(channel, inode, opened_ns)
+        end = yield from self._write_one(channel, opened)
         yield from self._close(inode, session, end)
 
     def _create_and_write(self, channel: int) -> Task:
@@ -178,7 +191,8 @@ class MetaClient(Client):
             return
         self.holds_open += 1
         inode, session = reply.attr.inode, reply.session
-        end = yield from self._write_one(channel, inode, opened_ns)
+        opened = Opened(inode, session, opened_ns, reply.capability)
+        end = yield from self._write_one(channel, opened)
         yield self.call(
             pb.SYNC, inode=inode, session=session, written_end=end, wrote=True, durable=True
         )
@@ -188,8 +202,7 @@ class MetaClient(Client):
         yield self.call(pb.CLOSE, inode=inode, session=session, written_end=end, wrote=True)
         self.holds_open -= 1
 
-    def _open(self) -> Generator[Begin, Any, tuple[int, bytes, int] | None]:
-        """(inode, session, when the open began)"""
+    def _open(self) -> Generator[Begin, Any, Opened | None]:
         parent, name = self.world.some_directory(), self._name()
         found = yield self.call(pb.LOOKUP, parent=parent, name=name)
         if found is None or found.entry.attr.type != pb.FILE:
@@ -205,21 +218,29 @@ class MetaClient(Client):
         if reply is None:
             return None
         self.holds_open += 1
-        return inode, reply.session, began_ns
+        return Opened(inode, reply.session, began_ns, reply.capability)
 
-    def _write_one(self, channel: int, inode: int, opened_ns: int) -> Generator[Begin, Any, int]:
+    def _write_one(self, channel: int, opened: Opened) -> Generator[Begin, Any, int]:
         """One past the last byte that a chain acknowledged, or 0: what native/client tells when it
         settles. A write whose outcome it does not know may leave bytes beyond."""
         first = self.loop.random.randrange(CELLS)
         count = self.loop.random.randrange(1, CELLS - first + 1)
         index = self.loop.random.randrange(FILE_CHUNKS)
+        inode = opened.inode
+        gives_up = self.world.gives_up and self.loop.random.random() < self.world.gives_up
+        if gives_up:  # a channel whose update may still come is not used for another one
+            self._given_up += 1
+            channel = self._given_up
         sequence = self._sequences.get(channel, 0) + 1
         self._sequences[channel] = sequence
         identity = self.id, channel, sequence
         operation = Operation(
             0, "write", (inode, index), identity, self.loop.now_ns, first=first, count=count,
-            opened_ns=opened_ns,
+            opened_ns=opened.began_ns, expires_ns=expires_ns(opened.capability),
         )  # fmt: skip
+        if gives_up:
+            self.world.landed["write given up"] += 1
+            operation.held_ns = self.loop.random.randrange(HELD_NS)
         self.world.wrote(inode, index, operation)
 
         def begin(done: Callable[[Operation], None]) -> None:

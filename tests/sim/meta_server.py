@@ -27,7 +27,7 @@ from fs3.runtime.failpoint import failpoint
 from tests.sim import failpoints, messages
 from tests.sim.client import AGAIN, ROUTING, Client
 from tests.sim.ledger import CELL, Operation, Violation
-from tests.sim.loop import MS, S
+from tests.sim.loop import MS, Loop, S
 from tests.sim.manager import Died, LoopClock
 from tests.sim.network import Reply
 from tests.sim.store import FaultyStore
@@ -35,11 +35,13 @@ from tests.sim.store import FaultyStore
 if TYPE_CHECKING:
     from tests.sim.meta_world import MetaWorld
 
-__all__ = ["FILE_CHUNK", "MetaServer"]
+__all__ = ["FILE_CHUNK", "MetaServer", "expires_ns"]
 
 FILE_CHUNK = 64 * 1024  # bytes: the layout's; the simulated ones hold only their first cells
 PRINCIPAL = Principal(Role.CLIENT, True, 0, 0, b"host".ljust(16, b"."), "simulation")
 GC_DELAY_S = 1.0
+CAPABILITY_NS = 12 * S  # more than an update of a client may take
+SWEEP_S = 20.0  # that, and what a write that was taken in time may need
 PATIENCE_NS = 3 * S
 JOBS_AT_ONCE = 3
 DELAY_NS = 12 * S  # of a job or a request: longer than anybody waits for one attempt
@@ -80,7 +82,9 @@ class MetaServer(Client):
             return
         self.store.deliver = self._deliver
         chunks = Chunks(self)
-        self._gc = GarbageCollector(self.store, chunks, self.clock, delay_s=GC_DELAY_S)
+        self._gc = GarbageCollector(
+            self.store, chunks, self.clock, delay_s=GC_DELAY_S, sweep_s=SWEEP_S
+        )
         self._tick()
         self._collect()
 
@@ -93,7 +97,7 @@ class MetaServer(Client):
             chunks=Chunks(self),
             layouts=LayoutPolicy(routing.encode(self.world.state)),
             space=lambda: Space(3000, 1500),
-            minter=Minter(),
+            minter=Minter(self.loop),
             jobs=self.jobs,
             sync_jobs=self.jobs,
             identity=IdentityPolicy(service_uid=0),
@@ -384,8 +388,19 @@ class WallClock(LoopClock):
 
 
 class Minter:
+    """Tokens with the fields that matter here; the time is everybody's."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
     def mint(self, *, rights: int, inode: int, client: bytes, session: bytes) -> bytes:
-        return (bytes([1, rights]) + inode.to_bytes(8, "little") + client).ljust(80, b"\0")
+        expires_ns = self._loop.now_ns + CAPABILITY_NS
+        fields = bytes([1, rights]) + inode.to_bytes(8, "little") + client
+        return (fields + expires_ns.to_bytes(8, "little")).ljust(80, b"\0")
+
+
+def expires_ns(capability: bytes) -> int:
+    return int.from_bytes(capability[26:34], "little")
 
 
 def chain_of(inode: int, index: int, chains: Sequence[int]) -> int:

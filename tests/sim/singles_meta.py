@@ -53,6 +53,8 @@ META = (
     "gc.noted",
     "gc.emptied",
     "gc.deleted",
+    "gc.swept",
+    "gc.sweep_ended",
     *(f"close.{step}" for step in STEPS),
     *(f"sync.{step}" for step in STEPS),
     "store.flushed",

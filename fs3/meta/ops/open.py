@@ -14,7 +14,7 @@ from fs3.meta import inode as inodes
 from fs3.meta import session
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
-from fs3.meta.inode import DIRECTORY, FILE, SYMLINK, Inode
+from fs3.meta.inode import DIRECTORY, FILE, SYMLINK, WRITABLE, Inode
 from fs3.meta.permission import EXECUTE, READ, WRITE, allowed, require, require_owner
 from fs3.meta.session import Session
 from fs3.meta.truncate import truncate, wait_for_intent
@@ -60,6 +60,9 @@ def grant(
     context.rights = _rights(inode, flags, context)
     if context.rights & RIGHT_WRITE:
         context.env.clients.admit_session(context.client)
+        if not inode.flags & WRITABLE:
+            inode.flags |= WRITABLE
+            inodes.store(txn, inode)
         context.session = reply.session = context.env.new_session()
         context.sessions_change = 1
         held = Session(
