@@ -97,20 +97,25 @@ class ClientPruner:
         epoch = inode.truncate_epoch if inode is not None else 0
         now_ns = self._store.wall_ns()
 
-        def settle(txn: Transaction) -> None:
+        def settle(txn: Transaction) -> bool:
             self._store.guard(txn)
-            if txn.get(keys.intent(number)) is not None:
-                return  # the length is in motion; the next step comes back to it
+            row = keys.session(number, session_id)
+            if txn.get(keys.intent(number)) is not None or txn.get(row) is None:
+                return False  # the length is in motion: the next step comes back to it; or closed
             found = inodes.find(txn, number)
             if found is not None:
                 if found.truncate_epoch != epoch:
-                    return
+                    return False
                 _settle(found, length, now_ns)
                 inodes.store(txn, found)
-            txn.clear(keys.session(number, session_id))
+            txn.clear(row)
             txn.clear(keys.client_session(client, number, session_id))
+            return True
 
-        self._store.transact([settle])
+        (ended,) = self._store.transact([settle])
+        if ended:
+            with self._store.lock:
+                self._store.env.clients.session_ended(client)
         failpoint("prune.settled")
 
 

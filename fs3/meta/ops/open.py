@@ -59,7 +59,9 @@ def grant(
         return reply
     context.rights = _rights(inode, flags, context)
     if context.rights & RIGHT_WRITE:
-        context.env.clients.admit_session(context.client)
+        context.env.clients.admit_session(
+            context.client, lambda: session.count(txn, context.client)
+        )
         if not inode.flags & WRITABLE:
             inode.flags |= WRITABLE
             inodes.store(txn, inode)
