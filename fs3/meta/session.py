@@ -84,6 +84,11 @@ def count(txn: Transaction, client: bytes) -> int:
     return len(txn.get_range(begin, end, limit=limits.SESSIONS_PER_CLIENT_MAX, snapshot=True))
 
 
+def is_held_by(txn: Transaction, inode: int, client: bytes) -> bool:
+    rows = txn.get_range(*keys.sessions(inode))
+    return any(decode(*keys.session_fields(key), record).client == client for key, record in rows)
+
+
 def of_client(txn: Transaction, client: bytes, limit: int) -> list[tuple[int, bytes]]:
     """(inode, session id) of up to `limit` sessions."""
     pairs = txn.get_range(*keys.client_sessions(client), limit=limit)

@@ -125,7 +125,7 @@ class InodeUsedAgain(Bugs):
     patches = (("fs3.meta.allocator.InodeAllocator.take", _take_again),)
 
 
-def _unlink_and_forget(txn: Transaction, inode: inodes.Inode, order: Any, now_ns: int) -> bool:
+def _unlink_and_forget(txn: Transaction, inode: inodes.Inode, now_ns: int) -> bool:
     """Without the row of the gc queue."""
     inode.nlink -= 1
     inode.ctime_ns = now_ns
