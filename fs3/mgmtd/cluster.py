@@ -29,10 +29,10 @@ Rules of order, because what a process sent may arrive late, or twice:
 """
 
 import enum
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from fs3.mgmtd import chains
+from fs3.mgmtd import chains, links
 from fs3.mgmtd.chains import Move
 from fs3.mgmtd.state import (
     LOCAL_OFFLINE,
@@ -98,6 +98,7 @@ class Heartbeat:
     sequence: int
     reports: tuple[TargetReport, ...]  # every target the server holds; a missing one is closed
     now_ns: int
+    silent: Mapping[NodeId, int] = field(default_factory=dict)  # peers; without an answer for, ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +202,14 @@ def resumed(state: ClusterState, now_ns: int, lease_ns: int, epoch: int) -> Clus
     seen_ns = now_ns + longest_ns - lease_ns
     nodes = {
         node_id: replace(
-            node, number=0, sequence=0, last_seen_ns=seen_ns, reported=False, reports={}
+            node,
+            number=0,
+            sequence=0,
+            last_seen_ns=seen_ns,
+            reported=False,
+            reports={},
+            steady_since_ns=0,
+            silences={},
         )
         for node_id, node in state.nodes.items()
     }
@@ -273,7 +281,7 @@ def _heartbeat(state: ClusterState, event: Heartbeat) -> Result:
     if foreign is not None:
         return _refuse(state, Refusal.FOREIGN_TARGET, foreign)
     record = replace(
-        node,
+        links.heard(node, event.silent, event.now_ns, state.lease_ns),
         sequence=event.sequence,
         last_seen_ns=max(node.last_seen_ns, event.now_ns),
         reported=True,
@@ -281,7 +289,7 @@ def _heartbeat(state: ClusterState, event: Heartbeat) -> Result:
     )
     mine = _chains_of(state, (event.node,))
     heard = replace(state, nodes={**state.nodes, event.node: record})
-    settled, moves = _settle(heard, mine)
+    settled, moves = _settle(links.judge(heard, mine, event.now_ns), mine)
     return _finish(state, settled, moves, mine)
 
 
@@ -319,7 +327,7 @@ def _tick(state: ClusterState, event: Tick) -> Result:
     if now_ns - state.last_tick_ns > state.lease_ns // 2:
         # mgmtd was not running: heartbeats wait unread in its sockets, so silence proves nothing.
         nodes = {
-            node_id: replace(node, last_seen_ns=max(node.last_seen_ns, now_ns))
+            node_id: replace(node, last_seen_ns=max(node.last_seen_ns, now_ns), steady_since_ns=0)
             for node_id, node in state.nodes.items()
         }
         return replace(state, nodes=nodes, last_tick_ns=now_ns), []

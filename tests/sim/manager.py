@@ -113,6 +113,7 @@ class Manager(Endpoint):
                 request.sequence,
                 request.reports,
                 now_ns,
+                request.silent,
             )
             self._answer(beat, reply, lambda state: (state.lease_ns, state.version))
         elif isinstance(request, messages.DrawNumber):

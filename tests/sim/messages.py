@@ -111,6 +111,7 @@ class Heartbeat:
     epoch: int
     sequence: int
     reports: tuple[TargetReport, ...]
+    silent: dict[NodeId, int]
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,13 +92,21 @@ class Cluster:
         used_bytes: int = 0,
         stale: int = 0,
         missing: bool = False,
+        silent: dict[int, float] | None = None,
     ) -> None:
-        """Heartbeats. `local` None: what a healthy server says; `stale`: versions behind."""
+        """Heartbeats. `local` None: what a healthy server says; `stale`: versions behind;
+        `silent`: peer -> silent for, seconds."""
         for node in nodes:
             reports = self.reports(node, local, used_bytes=used_bytes, stale=stale)
-            self.submit(self.heartbeat(node, () if missing else tuple(reports)))
+            silences = {NodeId(peer): int(s * SECOND) for peer, s in (silent or {}).items()}
+            self.submit(self.heartbeat(node, () if missing else tuple(reports), silences))
 
-    def heartbeat(self, node: int, reports: tuple[TargetReport, ...]) -> Heartbeat:
+    def heartbeat(
+        self,
+        node: int,
+        reports: tuple[TargetReport, ...],
+        silent: dict[NodeId, int] | None = None,
+    ) -> Heartbeat:
         """What the present process of the node is about to send."""
         return Heartbeat(
             NodeId(node),
@@ -107,6 +115,7 @@ class Cluster:
             self._next(node),
             reports,
             self.now_ns,
+            silent or {},
         )
 
     def _next(self, node: int) -> int:
