@@ -54,6 +54,21 @@ def frames() -> Seeds:
     return good | bad
 
 
+def frames_and_errors() -> Seeds:
+    """... and bodies of failed replies, with text that may and that may not be handed on."""
+    texts = {
+        "plain": b"storage-2/write",
+        "characters": "\u00e9 \u20ac \U0001d11e".encode(),
+        "control": b"a\0\n\x7fb",
+        "cut": b"\xc3 \xe2\x82 \xf0\x9d\x84",
+        "overlong": b"\xc0\x80 \xe0\x80\x80 \xed\xa0\x80 \xf0\x80\x80\x80 \xf4\x90\x80\x80 \xff",
+    }
+    return frames() | {
+        f"error-{name}": b"\x0a" + bytes([len(text)]) + text + b"\x12\0"
+        for name, text in texts.items()
+    }
+
+
 def connections() -> Seeds:
     """Two bytes before the stream: how it is cut, and what to do with it."""
     streams = frames()
@@ -386,7 +401,7 @@ def replicas() -> Seeds:
 
 
 TARGETS = {
-    "frame": frames,
+    "frame": frames_and_errors,
     "connection": connections,
     "capability": capabilities,
     "storage_messages": storage_messages,
