@@ -33,7 +33,10 @@ DECODERS = {
     "mount": ("fuse/decode.cc", "fuse/negotiate.cc"),
 }
 # Beginnings of names of functions: who encodes, or looks at what was decoded.
-NOT_COUNTED = ("encode", "put_", "fill_", "serialize", "load_superblock", "check_owner", "hex")
+NOT_COUNTED = (
+    *("encode", "put_", "fill_", "serialize", "printable", "utf8_length"),
+    *("load_superblock", "check_owner", "hex"),
+)
 
 
 @dataclasses.dataclass
