@@ -15,6 +15,7 @@ a distributed engine).
 | `IGEN` | none | the present generation of IDEM, be4 | meta/idempotency.py |
 | `GARB` | unlinked_ns be8, inode le8 | removal in progress | meta/garbage.py |
 | `GEPO` | none | the present epoch of GARB, le8 | meta/garbage.py |
+| `TREE` | inode le8 | tree in removal: in whose name | meta/tree.py |
 | `TRNC` | inode le8 | truncate in progress | meta/intent.py |
 | `CTRI` | none | next inode id nobody has reserved, le8 | meta/allocator.py |
 | `FSYS` | none | when the file system was made, ns le8 | meta/bootstrap.py |
@@ -51,6 +52,7 @@ IDEMPOTENCY = b"IDEM"
 GENERATION = b"IGEN"
 GARBAGE = b"GARB"
 GARBAGE_EPOCH = b"GEPO"
+TREE = b"TREE"
 INTENT = b"TRNC"
 ALLOCATOR = b"CTRI"
 FILE_SYSTEM = b"FSYS"
@@ -83,7 +85,7 @@ def inode(number: int) -> bytes:
 
 
 def inode_of(key: bytes) -> int:
-    """The number in a key of INOD, TRNC, or the parent in one of DENT."""
+    """The number in a key of INOD, TREE, TRNC, or the parent in one of DENT."""
     number: int = _LE8.unpack_from(key, 4)[0]
     return number
 
@@ -154,6 +156,10 @@ def garbage_fields(key: bytes) -> tuple[int, int]:
     """(unlinked_ns, inode)."""
     number: int = _LE8.unpack_from(key, 12)[0]
     return int.from_bytes(key[4:12], "big"), number
+
+
+def tree(inode_number: int) -> bytes:
+    return _PREFIX_INODE.pack(TREE, inode_number)
 
 
 def intent(inode_number: int) -> bytes:

@@ -12,6 +12,8 @@ A crash leaves the row, and the next start goes on: removing chunks twice is har
 chunks goes from 1 to 4 in one transaction. The delay counts on this process's clock, from when it
 ended the epoch of the row (garbage.py), so a restart, or another leader, starts it anew: clients
 have to come back with their keepalives before anything they read is removed.
+
+Directories that still have entries are emptied first, by tree_removal.py.
 """
 
 import logging
@@ -25,12 +27,13 @@ from fs3 import limits
 from fs3.errors import Fs3Error
 from fs3.kv import keys
 from fs3.kv.api import Transaction
-from fs3.meta import garbage, session
+from fs3.meta import dirent, garbage, session
 from fs3.meta import inode as inodes
 from fs3.meta.garbage import UNKNOWN
 from fs3.meta.inode import FILE, REMOVING, Layout
 from fs3.meta.ports import ChunkPort
 from fs3.meta.store import MetaStore
+from fs3.meta.tree_removal import TreeRemover
 from fs3.runtime.clock import Clock
 
 __all__ = ["GarbageCollector", "GcStatistics"]
@@ -53,6 +56,7 @@ class _Claimed(NamedTuple):
 
 @dataclass(frozen=True)
 class GcStatistics:
+    taken_from_trees: int
     removed: int
     failed: int
     waiting_marks: int
@@ -79,6 +83,8 @@ class GarbageCollector:
         self._delay_ns = int(delay_s * 1e9)
         self._parallel = parallel
         self._guard = guard
+        self._trees = TreeRemover(store, guard)
+        self._taken = 0
         self.begin_term()
         self._removed = 0
         self._failed = 0
@@ -92,7 +98,9 @@ class GarbageCollector:
         self._fresh = False  # rows of a newer epoch than _marked were seen
 
     def step(self) -> int:
-        """A bounded part of the work; how many inodes were removed. 0 means: come again later."""
+        """A bounded part of the work; how many inodes were removed, and entries taken out of trees
+        in removal. 0 means: come again later."""
+        taken = self.empty_trees()
         now_ns = self._clock.monotonic_ns()
         while self._marks and now_ns - self._marks[0][0] >= self._delay_ns:
             self._due = self._marks.popleft()[1]
@@ -111,7 +119,13 @@ class GarbageCollector:
         removed += len(emptied)
         self._failed += len(claimed) - len(emptied)
         self._removed += removed
-        return removed
+        return removed + taken
+
+    def empty_trees(self) -> int:
+        """The part of a step that empties trees in removal; how many entries were taken out."""
+        taken = self._trees.step()
+        self._taken += taken
+        return taken
 
     @property
     def at_end(self) -> bool:
@@ -129,7 +143,7 @@ class GarbageCollector:
         return total
 
     def statistics(self) -> GcStatistics:
-        return GcStatistics(self._removed, self._failed, len(self._marks))
+        return GcStatistics(self._taken, self._removed, self._failed, len(self._marks))
 
     def _mark(self, now_ns: int) -> None:
         """Ends the present epoch: its rows are due in a delay from now."""
@@ -159,6 +173,8 @@ class GarbageCollector:
                 continue
             if inode.nlink or self._in_use(txn, number):
                 continue  # a named inode in the queue is damage: fsck reports it, nothing is lost
+            if inode.is_directory and not dirent.is_empty(txn, number):
+                continue  # damage as well: trees are not emptied here
             if inode.type != FILE or not inode.has_data:
                 _delete(txn, key, number)
                 removed += 1

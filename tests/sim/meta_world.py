@@ -190,6 +190,7 @@ class MetaWorld(World):
             return "the metadata service has jobs that wait for storage"
         for name, prefix in (
             ("gc queue", keys.GARBAGE),
+            ("trees in removal", keys.TREE),
             ("sessions", keys.SESSION),
             ("truncates", keys.INTENT),
         ):

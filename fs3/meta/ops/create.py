@@ -75,7 +75,7 @@ def make_child(
         parent=directory.number if is_directory else 0,
     )
     dirent.store(txn, directory.number, name, number, kind)
-    directory.nlink += is_directory
+    directory.add_subdirectories(is_directory)
     directory.touch(now_ns)
     inodes.store(txn, directory)
     return inode
