@@ -27,7 +27,7 @@ from fs3 import limits
 from fs3.errors import Fs3Error
 from fs3.kv import keys
 from fs3.kv.api import Transaction
-from fs3.meta import dirent, garbage, session
+from fs3.meta import dirent, garbage, session, xattr
 from fs3.meta import inode as inodes
 from fs3.meta.garbage import UNKNOWN
 from fs3.meta.inode import FILE, REMOVING, Layout
@@ -176,7 +176,7 @@ class GarbageCollector:
             if inode.is_directory and not dirent.is_empty(txn, number):
                 continue  # damage as well: trees are not emptied here
             if inode.type != FILE or not inode.has_data:
-                _delete(txn, key, number)
+                _delete(txn, key=key, number=number)
                 removed += 1
             else:
                 if not inode.flags & REMOVING:
@@ -227,6 +227,9 @@ class GarbageCollector:
         self._transact([lambda txn: txn.set(file.key, row)])
 
 
-def _delete(txn: Transaction, key: bytes, number: int) -> None:
+def _delete(txn: Transaction, *, key: bytes, number: int) -> None:
+    inode = inodes.find(txn, number)
+    if inode is not None:
+        xattr.remove_all(txn, inode)
     txn.clear(keys.inode(number))
     txn.clear(key)

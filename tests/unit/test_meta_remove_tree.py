@@ -9,6 +9,7 @@ from fs3 import limits
 from fs3._proto import meta_pb2 as pb
 from fs3.kv import keys
 from fs3.meta.fsck import fsck
+from fs3.meta.inode import IMMUTABLE
 from fs3.meta.permission import Caller
 from fs3.meta.tree import decode, encode
 
@@ -189,6 +190,18 @@ def test_sticky_directories_keep_the_files_of_others(world):
     world.fails(errno.EPERM, pb.REMOVE_TREE, parent=1, name=b"top", uid=7)
     world.call(pb.SETATTR, inode=1, mode=0o1777)
     world.fails(errno.EPERM, pb.REMOVE_TREE, parent=1, name=b"top", uid=8)
+
+
+def test_what_chattr_fixed_stays_whoever_asks(world, monkeypatch):
+    top = world.mkdir(b"top")
+    inode = world.write_file(b"f", 10, top)
+    world.call(pb.SETFLAGS, inode=inode, flags=IMMUTABLE)
+    world.fails(errno.EPERM, pb.REMOVE_TREE, parent=1, name=b"top")
+    monkeypatch.setattr(limits, "TREE_WALK_RECORDS_MAX", 0)
+    remove(world, b"top")
+    collect(world)
+    assert world.names(world.lookup(b"lost+found").inode) == [b"#%d" % inode]
+    assert world.chunks.lengths == {inode: 10}
 
 
 def test_beyond_the_near_part_everything_is_judged_in_its_turn(world, monkeypatch, caplog):

@@ -15,6 +15,7 @@ Files that are open stay readable to whoever holds them, as after an unlink.
 """
 
 import errno
+from collections import deque
 
 from fs3 import limits
 from fs3._proto import meta_pb2
@@ -23,7 +24,7 @@ from fs3.meta import dirent, garbage, tree
 from fs3.meta import inode as inodes
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
-from fs3.meta.inode import DIRECTORY, STICKY, Inode
+from fs3.meta.inode import APPEND_ONLY, IMMUTABLE, STICKY, Inode
 from fs3.meta.permission import EXECUTE, READ, WRITE, Caller, allowed, require, require_removal
 
 
@@ -53,45 +54,33 @@ def remove_tree(
 
 def may_empty(directory: Inode, caller: Caller) -> bool:
     """List it, and take names out of it."""
-    return allowed(directory, caller, READ | WRITE | EXECUTE)
+    fixed = directory.flags & (IMMUTABLE | APPEND_ONLY)
+    return not fixed and allowed(directory, caller, READ | WRITE | EXECUTE)
 
 
 def may_take(directory: Inode, victim: Inode, caller: Caller) -> bool:
     """With may_empty(directory): this entry too. REQUIRES: that was asked before."""
-    sticky = directory.mode & STICKY
-    return not sticky or caller.uid in (0, victim.uid, directory.uid)
+    owns = not directory.mode & STICKY or caller.uid in (0, victim.uid, directory.uid)
+    return owns and not victim.flags & (IMMUTABLE | APPEND_ONLY)
 
 
 def _require_emptying(txn: Transaction, top: Inode, caller: Caller) -> None:
-    """Breadth first over the near part of the tree. Snapshot reads: what changes meanwhile is
-    judged again when its turn comes."""
-    if caller.is_root:
-        return
+    """Breadth first over the near part of the tree. Snapshot reads would do: what changes meanwhile
+    is judged again when its turn comes."""
     left = limits.TREE_WALK_RECORDS_MAX
-    waiting = [top]
+    waiting = deque([top])
     while waiting and left > 0:
-        directory = waiting.pop(0)
-        entries = _entries(txn, directory, left)
-        left -= len(entries)
+        directory = waiting.popleft()
+        entries = dirent.listing(txn, directory.number, 0, left)[:left]
         if entries and not may_empty(directory, caller):
             detail = f"uid {caller.uid} may not empty directory {directory.number}"
             raise refuse(errno.EACCES, "remove_tree", f"{detail}; nothing was removed")
         for entry in entries:
-            if entry.type != DIRECTORY and not directory.mode & STICKY:
-                continue  # the right to empty its directory is all it takes
             inode = inodes.find(txn, entry.inode)
             left -= 1
-            if inode is None:
-                continue
-            if not may_take(directory, inode, caller):
-                detail = f"{entry.name!r} in the sticky directory {directory.number} is not"
-                raise refuse(errno.EPERM, "remove_tree", f"{detail} uid {caller.uid}'s to remove")
-            if inode.is_directory:
+            if inode is not None and not may_take(directory, inode, caller):
+                detail = f"{entry.name!r} of directory {directory.number} is not for uid"
+                detail = f"{detail} {caller.uid} to remove; nothing was removed"
+                raise refuse(errno.EPERM, "remove_tree", detail)
+            if inode is not None and inode.is_directory:
                 waiting.append(inode)
-
-
-def _entries(txn: Transaction, directory: Inode, limit: int) -> list[dirent.Dirent]:
-    """A directory without subdirectories shows by one entry that it is not empty: the others are
-    not looked at."""
-    flat = directory.nlink <= 2 and not directory.mode & STICKY
-    return dirent.listing(txn, directory.number, 0, 1 if flat else limit)
