@@ -17,6 +17,7 @@ a distributed engine).
 | `GARB` | unlinked_ns be8, inode le8 | removal in progress | meta/garbage.py |
 | `GEPO` | none | the present epoch of GARB, le8 | meta/garbage.py |
 | `TREE` | inode le8 | tree in removal: in whose name | meta/tree.py |
+| `TOMB` | epoch be8, inode le8 | a removed file that may still be written to | meta/tombstone.py |
 | `TRNC` | inode le8 | truncate in progress | meta/intent.py |
 | `CTRI` | none | next inode id nobody has reserved, le8 | meta/allocator.py |
 | `FSYS` | none | when the file system was made, ns le8 | meta/bootstrap.py |
@@ -55,6 +56,7 @@ GENERATION = b"IGEN"
 GARBAGE = b"GARB"
 GARBAGE_EPOCH = b"GEPO"
 TREE = b"TREE"
+TOMBSTONE = b"TOMB"
 INTENT = b"TRNC"
 ALLOCATOR = b"CTRI"
 FILE_SYSTEM = b"FSYS"
@@ -176,6 +178,16 @@ def garbage_fields(key: bytes) -> tuple[int, int]:
 
 def tree(inode_number: int) -> bytes:
     return _PREFIX_INODE.pack(TREE, inode_number)
+
+
+def tombstone(epoch: int, inode_number: int) -> bytes:
+    return TOMBSTONE + epoch.to_bytes(8, "big") + _LE8.pack(inode_number)
+
+
+def tombstone_fields(key: bytes) -> tuple[int, int]:
+    """(epoch, inode)."""
+    number: int = _LE8.unpack_from(key, 12)[0]
+    return int.from_bytes(key[4:12], "big"), number
 
 
 def intent(inode_number: int) -> bytes:

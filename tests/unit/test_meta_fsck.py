@@ -6,7 +6,7 @@ from meta_world import CLIENT, World
 from fs3._proto import meta_pb2 as pb
 from fs3.kv import keys
 from fs3.kv.memory import MemoryStore
-from fs3.meta import acl, dirent, garbage, intent, session, xattr
+from fs3.meta import acl, dirent, garbage, intent, session, tombstone, xattr
 from fs3.meta import inode as inodes
 from fs3.meta import tree as trees
 from fs3.meta.fsck import fsck, live_files
@@ -146,6 +146,11 @@ DAMAGE = {
     "removal record": ("record", lambda t, w: t.set(keys.tree(w.cut), b"\x01")),
     "forgotten removal": ("tree_entries", lambda t, w: t.clear(keys.tree(w.cut))),
     "forgotten removal in the queue": ("tree_entries", forget_removal),
+    "tombstone record": ("record", lambda t, w: t.set(keys.tombstone(1, 999), b"\x01")),
+    "tombstone of a file that is there": (
+        "tombstone",
+        lambda t, w: tombstone.put(t, inodes.find(t, w.g)),
+    ),
     "attribute record": ("record", lambda t, w: t.set(keys.xattr(w.g, b"user.a"), b"\x63v")),
     "attribute key": ("record", lambda t, w: t.set(keys.xattr(w.g, b""), b"\x01v")),
     "acl record": ("record", lambda t, w: t.set(keys.xattr(w.sub, acl.ACCESS), b"\x01acl")),
