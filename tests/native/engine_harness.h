@@ -46,7 +46,7 @@ inline std::string pattern(size_t size, uint32_t seed) {
 
 // Limits that a test reaches: the folder runs all the time.
 constexpr engine::PatchLimits kTinyPatches{
-    .row_bytes = 16 << 10, .rows = 6, .fold_bytes = 24 << 10, .bytes_max = 96 << 10};
+    .row_bytes = 16 << 10, .rows = 6, .fold_bytes = 4 << 10, .bytes_max = 96 << 10};
 
 constexpr TargetId kTarget = 11;
 inline const std::string kCluster = "0123456789abcdef";
