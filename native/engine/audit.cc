@@ -23,8 +23,7 @@ void add_rows(TargetId target, ChunkId id, const Chunk& chunk, Rows& rows) {
     for (const PatchRowRef& row : version->patches) {
       std::string_view bytes(reinterpret_cast<const char*>(row->bytes().data()),
                              row->bytes().size());
-      rows[patch_key(target, id, row->version())] =
-          encode(PatchRecord{row->first_block(), bytes});
+      rows[patch_key(target, id, row->version())] = encode(PatchRecord{row->first_block(), bytes});
     }
     return slot;
   };

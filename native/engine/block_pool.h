@@ -42,8 +42,8 @@ class Block {
   uint64_t protected_length = 0;
   bool bad = false;  // its bytes did not match; not reused
 
-  // A version that lies in the block, for as long as it lives: in the table, in the hands of a read,
-  // or of a commit that is not durable yet.
+  // A version that lies in the block, for as long as it lives: in the table, in the hands of a
+  // read, or of a commit that is not durable yet.
   void add_holder(std::weak_ptr<const void> version) {
     std::erase_if(holders_, [](const auto& holder) { return holder.expired(); });
     holders_.push_back(std::move(version));

@@ -83,8 +83,8 @@ void ChunkEngine::remove_patches(const ChunkKey& key, const VersionRef& version,
   if (!version) return;
   for (const PatchRowRef& row : version->patches) {
     bool kept = std::any_of(others.begin(), others.end(), [&](const Version* other) {
-      return other != nullptr && std::find(other->patches.begin(), other->patches.end(), row) !=
-                                     other->patches.end();
+      return other != nullptr &&
+             std::find(other->patches.begin(), other->patches.end(), row) != other->patches.end();
     });
     if (kept) continue;
     changes.push_back({Kind::kDelete, patch_key(key.target, key.chunk, row->version()), {}});

@@ -8,7 +8,8 @@
 namespace fs3::engine {
 namespace {
 
-// Chunks of one pass: their updates wait for it, so it must not take longer than a few milliseconds.
+// Chunks of one pass: their updates wait for it, so it must not take longer than a few
+// milliseconds.
 constexpr size_t kChunksPerPass = 64;
 
 // A run of blocks that comes from one row.
@@ -137,11 +138,13 @@ void Folder::remove_rows(const std::shared_ptr<Pass>& pass, const Fold& fold) {
   // Rows that come back after power loss hold what the block holds.
   item.synced = false;
   for (const PatchRowRef& row : fold.version->patches) {
-    item.changes.push_back(
-        {MetaChange::Kind::kDelete, patch_key(fold.key.target, fold.key.chunk, row->version()), {}});
+    item.changes.push_back({MetaChange::Kind::kDelete,
+                            patch_key(fold.key.target, fold.key.chunk, row->version()),
+                            {}});
   }
   auto apply = [this, fold] {
-    VersionRef& committed = engine_.targets_.at(fold.key.target).chunks.at(fold.key.chunk).committed;
+    VersionRef& committed =
+        engine_.targets_.at(fold.key.target).chunks.at(fold.key.chunk).committed;
     FS3_CHECK(committed == fold.version);
     auto folded = std::make_shared<Version>(*committed);
     folded->patches.clear();

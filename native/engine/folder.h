@@ -1,15 +1,16 @@
 // Folder: puts patches into the blocks they lie over, many chunks at a time, in the background.
 //
-// One pass takes chunks in the order in which they got their first patch, writes the blocks of 4 KiB
-// that their patches hold in place, makes that durable with one flush for each block file, and
+// One pass takes chunks in the order in which they got their first patch, writes the blocks of 4
+// KiB that their patches hold in place, makes that durable with one flush for each block file, and
 // removes the rows. Updates of those chunks wait meanwhile.
 //
 // Why writing in place is safe here, as it is not for an update: every byte that is written is also
 // in a row that is durable and that the present version lies over its block. Whatever the crash
 // leaves in the block, the rows cover it, until the batch that removes them, which follows the
-// flush. Only versions before the present one could see the difference: one that a read still holds,
-// or one that power loss would bring back because the commit of the present one is not durable. A
-// chunk whose block is held by such a version, or that has a pending one, is passed over.
+// flush. Only versions before the present one could see the difference: one that a read still
+// holds, or one that power loss would bring back because the commit of the present one is not
+// durable. A chunk whose block is held by such a version, or that has a pending one, is passed
+// over.
 //
 // Thread safety: the reactor's thread.
 #pragma once

@@ -1,4 +1,5 @@
-// Patches: small updates of a chunk, kept as rows of the metadata until they are put into its block.
+// Patches: small updates of a chunk, kept as rows of the metadata until they are put into its
+// block.
 //
 // A write of a few KiB into a chunk of 1 MiB would otherwise copy the whole block (copy-on-write),
 // and wait for two flushes, the data's and the metadata's. As a patch it is one more row in the
@@ -43,7 +44,7 @@ class PatchRow {
 
   ChunkVersion version() const { return version_; }
   uint32_t first_block() const { return first_block_; }
-  const Buffer& bytes() const { return bytes_; }  // a multiple of 4 KiB
+  const Buffer& bytes() const { return bytes_; }                 // a multiple of 4 KiB
   uint32_t begin() const { return first_block_ * kBlockBytes; }  // bytes of the chunk
   uint32_t end() const { return begin() + static_cast<uint32_t>(bytes_.size()); }
   bool covers(uint32_t first, uint32_t last) const { return begin() <= first && last <= end(); }

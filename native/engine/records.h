@@ -44,7 +44,8 @@ struct VersionRecord {
   uint32_t stored_length = 0;  // bytes in the block; the rest up to info.length reads as zeros
   BlockAddress block;
   std::vector<uint32_t> checksums;  // per 4 KiB of the stored bytes
-  // Patches of this version and those after it, up to the version's own, lie over the block; 0: none.
+  // Patches of this version and those after it, up to the version's own, lie over the block; 0:
+  // none.
   ChunkVersion first_patch = 0;
   Status check() const;
 };
@@ -108,8 +109,8 @@ struct ParsedKey {
   ChunkId chunk;  // kChunk
   ChunkRow row = ChunkRow::kHead;
   ChunkVersion version = 0;  // kPatch
-  UpdateIdentity identity;  // kDedup, without sequence
-  BlockAddress block;       // kBad
+  UpdateIdentity identity;   // kDedup, without sequence
+  BlockAddress block;        // kBad
 };
 Result<ParsedKey> parse_key(std::string_view key);
 

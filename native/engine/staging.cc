@@ -149,13 +149,11 @@ void Staging::patch_block(BlockRef block) {
   share_with_old();
   if (old_ && old_->checksums) sums_ = *old_->checksums;
   sums_.resize(blocks_of(stored()));
-  Segment segment{patch_begin(),
-                  std::min(stored(), static_cast<uint32_t>(round_up(data_end())))};
+  Segment segment{patch_begin(), std::min(stored(), static_cast<uint32_t>(round_up(data_end())))};
   compose_segment(segment, [self = shared_from_this(), segment](Result<Buffer> bytes) {
     if (!bytes.ok()) return self->finish_error(bytes.status());
-    auto row = std::make_shared<const PatchRow>(
-        self->request_.version, segment.begin / kBlockBytes, std::move(*bytes),
-        self->engine_.folder_.total());
+    auto row = std::make_shared<const PatchRow>(self->request_.version, segment.begin / kBlockBytes,
+                                                std::move(*bytes), self->engine_.folder_.total());
     // What the new row hides need not be kept, once this version is the committed one.
     std::erase_if(self->next_->patches, [&row](const PatchRowRef& older) {
       return row->covers(older->begin(), older->end());
@@ -275,14 +273,14 @@ void Staging::write_direct(Segment segment) {
 void Staging::compose_segment(Segment segment, Function<void(Result<Buffer>)> done) {
   Buffer buffer = Buffer::allocate(round_up(segment.size()));
   buffer.resize(round_up(segment.size()));
-  read_kept(segment, buffer,
-            [self = shared_from_this(), segment, buffer,
-             done = std::move(done)](Status status) mutable {
-              if (!status.ok()) return done(std::move(status));
-              self->compose(segment, buffer);
-              self->sum_blocks(segment, buffer);
-              done(std::move(buffer));
-            });
+  read_kept(
+      segment, buffer,
+      [self = shared_from_this(), segment, buffer, done = std::move(done)](Status status) mutable {
+        if (!status.ok()) return done(std::move(status));
+        self->compose(segment, buffer);
+        self->sum_blocks(segment, buffer);
+        done(std::move(buffer));
+      });
 }
 
 // Reads what the segment keeps of the old bytes, on both sides of the new data, into its place.

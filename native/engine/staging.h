@@ -1,8 +1,8 @@
 // Staging: one stage() on its way from the request to a durable version.
 //
 // It decides where the new bytes go (a new block, past the end in the old one, or a patch over it),
-// writes them in segments with what must be kept of the old bytes, computes the checksums as they pass, and hands
-// the metadata to the committer.
+// writes them in segments with what must be kept of the old bytes, computes the checksums as they
+// pass, and hands the metadata to the committer.
 #pragma once
 
 #include <algorithm>

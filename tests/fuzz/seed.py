@@ -291,7 +291,10 @@ def loads() -> Seeds:
         (chunk_key(301, 9, 0, 0), head_record(0, 1)),
         (chunk_key(301, 9, 0, 1), patched_record(5, 8192, 1, 5, 4)),
         (chunk_key(301, 9, 0, 2), patched_record(6, 8192, 1, 5, 4)),
-        *((patch_key(301, 9, 0, version), struct.pack("<BI", 1, version - 4)) for version in (4, 6)),
+        *(
+            (patch_key(301, 9, 0, version), struct.pack("<BI", 1, version - 4))
+            for version in (4, 6)
+        ),
     ]
     stray = patch_key(301, 9, 0, 7), struct.pack("<BI", 1, 0)
     return {

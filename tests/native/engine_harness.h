@@ -65,8 +65,8 @@ class EngineWorld {
     auto engine = harness_.on([&]() -> Result<std::unique_ptr<engine::Engine>> {
       engine::Surroundings surroundings{nullptr, env_, patches_};
       if (medium_ == nullptr) {
-        auto disk = disk::open_posix_disk(harness_.reactor(), {.directory = options_.directory,
-                                                               .create = options_.create});
+        auto disk = disk::open_posix_disk(
+            harness_.reactor(), {.directory = options_.directory, .create = options_.create});
         if (!disk.ok()) return disk.status();
         surroundings.disk = std::move(*disk);
       } else {

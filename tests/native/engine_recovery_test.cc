@@ -155,8 +155,8 @@ TEST(PowerLossTest, AtEveryCallOfAFold) {
       ModelChunk model = loss.chunks_[id].latest();
       std::string data = pattern(4096, i);
       uint32_t offset = 4096 * (i % 6 / 2);
-      ModelUpdate update{.request = loss.world_.request(UpdateKind::kWrite, id, model.version + 1,
-                                                        offset, data)};
+      ModelUpdate update{
+          .request = loss.world_.request(UpdateKind::kWrite, id, model.version + 1, offset, data)};
       update.request.commit = true;
       ++model.version;
       model.content.replace(offset, data.size(), data);
@@ -495,7 +495,8 @@ TEST(Records, PatchesAreWholeBlocks) {
     std::string wrong = engine::encode(engine::PatchRecord{first_block, pattern(size, 1)});
     EXPECT_FALSE(engine::decode_patch(wrong).ok()) << first_block << " " << size;
   }
-  EXPECT_TRUE(engine::decode_patch(engine::encode(engine::PatchRecord{16383, pattern(4096, 1)})).ok());
+  EXPECT_TRUE(
+      engine::decode_patch(engine::encode(engine::PatchRecord{16383, pattern(4096, 1)})).ok());
 }
 
 // Fields that contradict each other are refused also under a sound CRC.
