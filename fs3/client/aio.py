@@ -21,6 +21,7 @@ from fs3.client.modes import Mode, mode_of_flags, parse_mode
 from fs3.client.moments import Moments, moments_of
 from fs3.client.operations import RENAME_EXCHANGE, RENAME_NOREPLACE, Opened, Operations
 from fs3.client.paths import Path
+from fs3.client.quota import Owner, Quota
 from fs3.runtime.entropy import Entropy, SystemEntropy
 
 __all__ = ["AsyncClient", "AsyncFile"]
@@ -228,7 +229,10 @@ class AsyncClient:
         await self._run(self._operations.removexattr(path, name, follow_symlinks=follow_symlinks))
 
     async def statvfs(self, path: Path = "/") -> os.statvfs_result:
-        return await self._run(self._operations.statvfs())
+        return await self._run(self._operations.statvfs(path))
+
+    async def get_quota(self, owner: Owner) -> Quota:
+        return await self._run(self._operations.get_quota(owner))
 
     async def sync(self, path: Path) -> None:
         await self._run(self._operations.sync(path))

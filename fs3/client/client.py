@@ -22,6 +22,7 @@ from fs3.client.modes import Mode, mode_of_flags, parse_mode
 from fs3.client.moments import Moments, moments_of
 from fs3.client.operations import RENAME_EXCHANGE, RENAME_NOREPLACE, Opened, Operations
 from fs3.client.paths import Path, naming
+from fs3.client.quota import Owner, Quota
 from fs3.runtime.entropy import Entropy, SystemEntropy
 
 __all__ = ["Client", "Scan", "Where", "connect_native", "new_queue"]
@@ -359,7 +360,39 @@ class Client:
         self._run(self._operations.removexattr(path, name, follow_symlinks=follow_symlinks))
 
     def statvfs(self, path: Path = "/") -> os.statvfs_result:
-        return self._run(self._operations.statvfs())
+        """Below a directory with a quota: what that leaves."""
+        return self._run(self._operations.statvfs(path))
+
+    # ---- quotas ----
+
+    def get_quota(self, owner: Owner) -> Quota:
+        """Of a user (a uid), or of the tree that a path counts for."""
+        return self._run(self._operations.get_quota(owner))
+
+    def list_quotas(self) -> list[Quota]:
+        return self._run(self._operations.list_quotas())
+
+    def set_quota(
+        self,
+        owner: Owner,
+        *,
+        bytes_max: int = 0,
+        inodes_max: int = 0,
+        on_counted: Callable[[int], object] = lambda inodes: None,
+    ) -> Quota:
+        """Limits for a user (a uid) or the tree below a directory; 0 is none. For root. A tree that
+        has content is gone through once; `on_counted` hears how many inodes were. When that is
+        broken off, nothing is enforced until it is asked for again."""
+        return self._run(self._operations.set_quota(owner, bytes_max, inodes_max, on_counted))
+
+    def clear_quota(
+        self, owner: Owner, *, on_counted: Callable[[int], object] = lambda inodes: None
+    ) -> None:
+        self._run(self._operations.clear_quota(owner, on_counted))
+
+    def path_of(self, inode: int) -> str:
+        """The path of a directory by its number."""
+        return self._run(self._operations.path_of(inode))
 
     def sync(self, path: Path) -> None:
         """As fsync of a descriptor of `path`: what was done to it is on stable storage. That of a

@@ -14,11 +14,13 @@ from google.protobuf.message import Message
 
 from fs3 import limits
 from fs3._proto import meta_pb2
+from fs3.client import quota as quotas
 from fs3.client.attributes import DirEntry, stat_of, statvfs_of, type_of_mode
 from fs3.client.calls import Buffer, Call, Close, Handle, Meta, Native, Operation, Settle
 from fs3.client.identity import Identity
 from fs3.client.moments import Moments
 from fs3.client.paths import Path, decode, encode, naming, split
+from fs3.client.quota import Owner, Quota
 from fs3.errors import Fs3Error, Refused
 from fs3.types import ROOT_INODE
 
@@ -63,16 +65,16 @@ class Operations:
 
     # ---- calls ----
 
-    def _meta(self, method: int, request: Message) -> Meta:
+    def meta(self, method: int, request: Message) -> Meta:
         return Meta(method, self._caller, self._umask, request.SerializeToString())
 
     def _attr(self, request: meta_pb2.SetAttrRequest) -> Operation[meta_pb2.Attr]:
-        reply = yield self._meta(meta_pb2.SETATTR, request)
+        reply = yield self.meta(meta_pb2.SETATTR, request)
         return meta_pb2.AttrReply.FromString(reply).attr
 
     def _resolve(self, path: bytes, *, follow: bool) -> Operation[meta_pb2.ResolveReply]:
         request = meta_pb2.ResolveRequest(base=ROOT_INODE, path=path, follow=follow)
-        reply = yield self._meta(meta_pb2.RESOLVE, request)
+        reply = yield self.meta(meta_pb2.RESOLVE, request)
         return meta_pb2.ResolveReply.FromString(reply)
 
     def _find(self, path: Path, *, follow: bool) -> Operation[meta_pb2.Attr]:
@@ -106,7 +108,7 @@ class Operations:
     def fstat(self, opened: Opened, path: Path) -> Operation[os.stat_result]:
         with naming(path):
             request = meta_pb2.GetAttrRequest(inode=opened.inode)
-            reply = yield self._meta(meta_pb2.GETATTR, request)
+            reply = yield self.meta(meta_pb2.GETATTR, request)
             attr = meta_pb2.AttrReply.FromString(reply).attr
             return stat_of(attr, self._native.local_size(opened.inode, attr.version))
 
@@ -136,7 +138,7 @@ class Operations:
                 attr = yield from self._find(path, follow=follow_symlinks)
                 if mode != os.F_OK:
                     request = meta_pb2.AccessRequest(inode=attr.inode, mask=mode)
-                    yield self._meta(meta_pb2.ACCESS, request)
+                    yield self.meta(meta_pb2.ACCESS, request)
             except Fs3Error as error:
                 if error.errno in _NO_ACCESS:
                     return False
@@ -185,7 +187,7 @@ class Operations:
             for flag, shall_be in zip(_CHATTR, wanted, strict=True):
                 flags |= flag if shall_be or (shall_be is None and attr.flags & flag) else 0
             request = meta_pb2.SetFlagsRequest(inode=attr.inode, flags=flags)
-            yield self._meta(meta_pb2.SETFLAGS, request)
+            yield self.meta(meta_pb2.SETFLAGS, request)
 
     # ---- extended attributes ----
 
@@ -193,14 +195,14 @@ class Operations:
         with naming(path):
             attr = yield from self._find(path, follow=follow_symlinks)
             request = meta_pb2.GetXattrRequest(inode=attr.inode, name=os.fsencode(name))
-            reply = yield self._meta(meta_pb2.GETXATTR, request)
+            reply = yield self.meta(meta_pb2.GETXATTR, request)
             return meta_pb2.GetXattrReply.FromString(reply).value
 
     def listxattr(self, path: Path, *, follow_symlinks: bool = True) -> Operation[list[str]]:
         with naming(path):
             attr = yield from self._find(path, follow=follow_symlinks)
             request = meta_pb2.ListXattrRequest(inode=attr.inode)
-            reply = yield self._meta(meta_pb2.LISTXATTR, request)
+            reply = yield self.meta(meta_pb2.LISTXATTR, request)
             return [decode(name) for name in meta_pb2.ListXattrReply.FromString(reply).names]
 
     def setxattr(
@@ -211,7 +213,7 @@ class Operations:
             request = meta_pb2.SetXattrRequest(
                 inode=attr.inode, name=os.fsencode(name), value=bytes(value), flags=flags
             )
-            yield self._meta(meta_pb2.SETXATTR, request)
+            yield self.meta(meta_pb2.SETXATTR, request)
 
     def removexattr(
         self, path: Path, name: Name, *, follow_symlinks: bool = True
@@ -219,7 +221,7 @@ class Operations:
         with naming(path):
             attr = yield from self._find(path, follow=follow_symlinks)
             request = meta_pb2.RemoveXattrRequest(inode=attr.inode, name=os.fsencode(name))
-            yield self._meta(meta_pb2.REMOVEXATTR, request)
+            yield self.meta(meta_pb2.REMOVEXATTR, request)
 
     # ---- length and stable storage ----
 
@@ -243,12 +245,77 @@ class Operations:
             attr = yield from self._find(path, follow=True)
             yield Settle(attr.inode)
             request = meta_pb2.SyncRequest(inode=attr.inode, durable=True)
-            yield self._meta(meta_pb2.SYNC, request)
+            yield self.meta(meta_pb2.SYNC, request)
 
-    def statvfs(self) -> Operation[os.statvfs_result]:
-        with naming("/"):
-            reply = yield self._meta(meta_pb2.STATFS, meta_pb2.StatfsRequest())
+    def statvfs(self, path: Path) -> Operation[os.statvfs_result]:
+        with naming(path):
+            attr = yield from self._find(path, follow=True)
+            reply = yield self.meta(meta_pb2.STATFS, meta_pb2.StatfsRequest(inode=attr.inode))
             return statvfs_of(meta_pb2.StatfsReply.FromString(reply))
+
+    # ---- quotas ----
+
+    def get_quota(self, owner: Owner) -> Operation[Quota]:
+        with naming(_name(owner)):
+            kind, number = yield from self._account(owner)
+            request = meta_pb2.GetQuotaRequest(kind=kind, id=number)
+            reply = yield self.meta(meta_pb2.GET_QUOTA, request)
+            return Quota.of(meta_pb2.QuotaReply.FromString(reply).quota)
+
+    def list_quotas(self) -> Operation[list[Quota]]:
+        with naming("/"):
+            reply = yield self.meta(meta_pb2.LIST_QUOTAS, meta_pb2.ListQuotasRequest())
+            return [Quota.of(one) for one in meta_pb2.ListQuotasReply.FromString(reply).quotas]
+
+    def set_quota(
+        self,
+        owner: Owner,
+        bytes_max: int,
+        inodes_max: int,
+        on_counted: Callable[[int], object],
+    ) -> Operation[Quota]:
+        with naming(_name(owner)):
+            kind, number = yield from self._account(owner)
+            request = meta_pb2.SetQuotaRequest(
+                kind=kind, id=number, bytes_max=bytes_max, inodes_max=inodes_max
+            )
+            quota = yield from self._set_quota(request)
+            if quota.counting:
+                yield from quotas.count(self, number, number, on_counted)
+                request.counted = True
+                quota = yield from self._set_quota(request)
+            return quota
+
+    def clear_quota(self, owner: Owner, on_counted: Callable[[int], object]) -> Operation[None]:
+        with naming(_name(owner)):
+            kind, number = yield from self._account(owner)
+            request = meta_pb2.SetQuotaRequest(kind=kind, id=number, clear=True)
+            yield from self._set_quota(request)
+            if kind == meta_pb2.TREE_QUOTA:
+                yield from quotas.count(self, number, 0, on_counted)
+
+    def _set_quota(self, request: meta_pb2.SetQuotaRequest) -> Operation[Quota]:
+        reply = yield self.meta(meta_pb2.SET_QUOTA, request)
+        return Quota.of(meta_pb2.QuotaReply.FromString(reply).quota)
+
+    def _account(self, owner: Owner) -> Operation[tuple[meta_pb2.QuotaKind, int]]:
+        if isinstance(owner, int):
+            return meta_pb2.USER_QUOTA, owner
+        attr = yield from self._find(owner, follow=True)
+        return meta_pb2.TREE_QUOTA, attr.inode
+
+    def path_of(self, inode: int) -> Operation[str]:
+        """Where a directory is, found by going up from it."""
+        names: list[str] = []
+        with naming(f"inode {inode}"):
+            while inode != ROOT_INODE:
+                request = meta_pb2.ReaddirRequest(inode=inode, limit=1)
+                reply = yield self.meta(meta_pb2.READDIR, request)
+                parent = meta_pb2.ReaddirReply.FromString(reply).parent
+                entries = yield from self._pages(parent, attributes=False)
+                names += [decode(entry.name) for entry in entries if entry.inode == inode][:1]
+                inode = parent
+        return "/" + "/".join(reversed(names))
 
     # ---- entries ----
 
@@ -259,7 +326,7 @@ class Operations:
             directory, name = split(path)
             parent = yield from self._directory(directory)
             request = meta_pb2.MkdirRequest(parent=parent, name=name, mode=mode)
-            yield self._meta(meta_pb2.MKDIR, request)
+            yield self.meta(meta_pb2.MKDIR, request)
 
     def mknod(self, path: Path, mode: int, device: int) -> Operation[None]:
         with naming(path):
@@ -271,7 +338,7 @@ class Operations:
             request = meta_pb2.CreateRequest(
                 parent=parent, name=name, mode=mode & 0o7777, type=kind, rdev=device, exclusive=True
             )
-            yield self._meta(meta_pb2.CREATE, request)
+            yield self.meta(meta_pb2.CREATE, request)
 
     def makedirs(self, path: Path, mode: int = 0o777, *, exist_ok: bool = False) -> Operation[None]:
         missing: list[Path] = []
@@ -294,14 +361,14 @@ class Operations:
             directory, name = split(path)
             parent = yield from self._directory(directory)
             request = meta_pb2.RmdirRequest(parent=parent, name=name)
-            yield self._meta(meta_pb2.RMDIR, request)
+            yield self.meta(meta_pb2.RMDIR, request)
 
     def unlink(self, path: Path) -> Operation[None]:
         with naming(path):
             directory, name = split(path)
             parent = yield from self._directory(directory)
             request = meta_pb2.UnlinkRequest(parent=parent, name=name)
-            yield self._meta(meta_pb2.UNLINK, request)
+            yield self.meta(meta_pb2.UNLINK, request)
 
     def rename(self, source: Path, target: Path, flags: int = 0) -> Operation[None]:
         with naming(source, target):
@@ -318,20 +385,20 @@ class Operations:
                 new_name=new_name,
                 flags=flags,
             )
-            yield self._meta(meta_pb2.RENAME, request)
+            yield self.meta(meta_pb2.RENAME, request)
 
     def symlink(self, target: Path, path: Path) -> Operation[None]:
         with naming(target, path):
             directory, name = split(path)
             parent = yield from self._directory(directory)
             request = meta_pb2.SymlinkRequest(parent=parent, name=name, target=os.fsencode(target))
-            yield self._meta(meta_pb2.SYMLINK, request)
+            yield self.meta(meta_pb2.SYMLINK, request)
 
     def readlink(self, path: Path) -> Operation[str]:
         with naming(path):
             attr = yield from self._find(path, follow=False)
             request = meta_pb2.ReadlinkRequest(inode=attr.inode)
-            reply = yield self._meta(meta_pb2.READLINK, request)
+            reply = yield self.meta(meta_pb2.READLINK, request)
             return decode(meta_pb2.ReadlinkReply.FromString(reply).target)
 
     def link(self, source: Path, path: Path) -> Operation[None]:
@@ -341,14 +408,14 @@ class Operations:
             directory, name = split(path)
             parent = yield from self._directory(directory)
             request = meta_pb2.LinkRequest(inode=attr.inode, parent=parent, name=name)
-            yield self._meta(meta_pb2.LINK, request)
+            yield self.meta(meta_pb2.LINK, request)
 
     def link_opened(self, opened: Opened, path: Path) -> Operation[None]:
         with naming(path):
             directory, name = split(path)
             parent = yield from self._directory(directory)
             request = meta_pb2.LinkRequest(inode=opened.inode, parent=parent, name=name)
-            yield self._meta(meta_pb2.LINK, request)
+            yield self.meta(meta_pb2.LINK, request)
 
     # ---- directories ----
 
@@ -362,7 +429,7 @@ class Operations:
                 limit=limits.READDIR_ENTRIES_MAX,
                 attributes=attributes,
             )
-            reply = meta_pb2.ReaddirReply.FromString((yield self._meta(meta_pb2.READDIR, request)))
+            reply = meta_pb2.ReaddirReply.FromString((yield self.meta(meta_pb2.READDIR, request)))
             entries += (entry for entry in reply.entries if entry.name not in (b".", b".."))
             if reply.end or not reply.entries:
                 return entries
@@ -390,7 +457,7 @@ class Operations:
             directory, name = split(path)
             parent = yield from self._directory(directory)
             request = meta_pb2.RemoveTreeRequest(parent=parent, name=name)
-            yield self._meta(meta_pb2.REMOVE_TREE, request)
+            yield self.meta(meta_pb2.REMOVE_TREE, request)
 
     # ---- files ----
 
@@ -427,7 +494,7 @@ class Operations:
         if flags & os.O_TRUNC:
             yield Settle(attr.inode)
         request = meta_pb2.OpenRequest(inode=attr.inode, flags=flags & ~os.O_CREAT)
-        reply = yield self._meta(meta_pb2.OPEN, request)
+        reply = yield self.meta(meta_pb2.OPEN, request)
         return self._opened(reply, flags)
 
     def _create(self, parent: int, name: bytes, flags: int, mode: int) -> Operation[Opened]:
@@ -440,7 +507,7 @@ class Operations:
             open=True,
             flags=flags,
         )
-        reply = yield self._meta(meta_pb2.CREATE, request)
+        reply = yield self.meta(meta_pb2.CREATE, request)
         return self._opened(reply, flags)
 
     def _opened(self, reply: bytes, flags: int) -> Opened:
@@ -462,6 +529,10 @@ class Operations:
         """A single call on an open file, its error named."""
         with naming(path):
             return (yield call)
+
+
+def _name(owner: Owner) -> Path:
+    return f"uid {owner}" if isinstance(owner, int) else owner
 
 
 def _attr_of(entry: meta_pb2.DirEntry) -> meta_pb2.Attr:

@@ -26,7 +26,15 @@ KEY_END = b"\xff"
 
 
 class Transaction(Protocol):
-    """One attempt. Not thread-safe. After commit() or cancel() every call raises ValueError."""
+    """One attempt. Not thread-safe. After commit() or cancel() every call raises ValueError.
+
+    writer: 0 to 255, another one for each process that writes the store, as far as there are so
+    many: for counters that are kept in parts, so that two processes do not meet in one. In a
+    transaction from begin() it is 0.
+    """
+
+    @property
+    def writer(self) -> int: ...
 
     def get(self, key: bytes, *, snapshot: bool = False) -> bytes | None:
         """The value, own writes first. Adds a read conflict on `key` unless snapshot."""

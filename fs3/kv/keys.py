@@ -16,6 +16,8 @@ a distributed engine).
 | `IGEN` | none | the present generation of IDEM, be4 | meta/idempotency.py |
 | `GARB` | unlinked_ns be8, inode le8 | removal in progress | meta/garbage.py |
 | `GEPO` | none | the present epoch of GARB, le8 | meta/garbage.py |
+| `QUSE` | kind 1, id le8, writer 1 | part of what an account has used | meta/quota.py |
+| `QUOT` | kind 1, id le8 | what an account may use | meta/quota.py |
 | `TREE` | inode le8 | tree in removal: in whose name | meta/tree.py |
 | `TOMB` | epoch be8, inode le8 | a removed file that may still be written to | meta/tombstone.py |
 | `TRNC` | inode le8 | truncate in progress | meta/intent.py |
@@ -55,6 +57,8 @@ IDEMPOTENCY = b"IDEM"
 GENERATION = b"IGEN"
 GARBAGE = b"GARB"
 GARBAGE_EPOCH = b"GEPO"
+QUOTA_USAGE = b"QUSE"
+QUOTA = b"QUOT"
 TREE = b"TREE"
 TOMBSTONE = b"TOMB"
 INTENT = b"TRNC"
@@ -174,6 +178,25 @@ def garbage_fields(key: bytes) -> tuple[int, int]:
     """(unlinked_ns, inode)."""
     number: int = _LE8.unpack_from(key, 12)[0]
     return int.from_bytes(key[4:12], "big"), number
+
+
+def usage(kind: int, account: int, writer: int) -> bytes:
+    return QUOTA_USAGE + bytes([kind]) + _LE8.pack(account) + bytes([writer])
+
+
+def usages(kind: int, account: int) -> Range:
+    stem = QUOTA_USAGE + bytes([kind]) + _LE8.pack(account)
+    return stem, prefix_end(stem)
+
+
+def quota(kind: int, account: int) -> bytes:
+    return QUOTA + bytes([kind]) + _LE8.pack(account)
+
+
+def account_of(key: bytes) -> tuple[int, int]:
+    """(kind, id) in a key of QUSE or QUOT."""
+    number: int = _LE8.unpack_from(key, 5)[0]
+    return key[4], number
 
 
 def tree(inode_number: int) -> bytes:

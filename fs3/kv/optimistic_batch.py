@@ -22,8 +22,10 @@ class Batch:
     """One attempt. What the engine commits: `writes`, if `read_keys` and `read_ranges` are still
     what they were at `read_version`."""
 
-    def __init__(self, view: View, read_version: CommitVersion) -> None:
+    def __init__(self, view: View, read_version: CommitVersion, writer: int) -> None:
+        """`writer`: of the transactions."""
         self.read_version = read_version
+        self._writer = writer
         self.writes = WriteSet()
         self.read_keys: set[bytes] = set()
         self.read_ranges: list[Range] = []
@@ -32,7 +34,7 @@ class Batch:
     def run(self, operations: Sequence[Callable[[Transaction], T]]) -> list[T | BaseException]:
         results: list[T | BaseException] = []
         for operation in operations:
-            transaction = _RecordingTransaction(self._view)
+            transaction = _RecordingTransaction(self._view, self._writer)
             try:
                 result: T | BaseException = operation(transaction)
                 transaction.writes.check_limits()
@@ -56,8 +58,8 @@ class _RecordingTransaction(SerialTransaction):
 
     __slots__ = ("read_keys", "read_ranges")
 
-    def __init__(self, view: View) -> None:
-        super().__init__(view)
+    def __init__(self, view: View, writer: int) -> None:
+        super().__init__(view, writer)
         self.read_keys: set[bytes] = set()
         self.read_ranges: list[Range] = []
 

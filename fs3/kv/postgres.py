@@ -29,6 +29,7 @@ import threading
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from fs3.errors import Conflict, Damaged, Denied, Fs3Error, Refused, RetryElsewhere, Status
@@ -94,6 +95,7 @@ class PostgresStore:
         self._lock = threading.Lock()
         self._open: weakref.WeakSet[SnapshotTransaction] = weakref.WeakSet()
         self._closed = False
+        self._writer = blake2b(owner.encode(), digest_size=1).digest()[0]
         self._commits = self._conflicts = self._turns_first = 0
         try:
             self._prepare_schema()
@@ -117,7 +119,7 @@ class PostgresStore:
         for _ in range(OPTIMISTIC_ATTEMPTS):
             snapshot = self._snapshot()
             try:
-                batch = Batch(snapshot, snapshot.version)
+                batch = Batch(snapshot, snapshot.version, self._writer)
                 results = batch.run(operations)
             finally:
                 snapshot.release()
@@ -220,7 +222,7 @@ class PostgresStore:
             cursor.execute(sql.TAKE_TURN_AND_LOOK)
             version = _number(cursor, behind=sql.TURN_RESULTS)
             view = Snapshot(self._pool, connection, version)
-            batch = Batch(view, view.version)
+            batch = Batch(view, view.version, self._writer)
             results = batch.run(operations)
             if view.failure is not None:
                 raise view.failure

@@ -31,9 +31,10 @@ Range = tuple[bytes, bytes]
 class SerialTransaction:
     """One operation of a batch. The engine takes `writes` when the operation returned."""
 
-    __slots__ = ("_view", "writes")
+    __slots__ = ("_view", "writer", "writes")
 
-    def __init__(self, view: View) -> None:
+    def __init__(self, view: View, writer: int = 0) -> None:
+        self.writer = writer
         self.writes = WriteSet()
         self._view = Overlaid(self.writes, view)
 
@@ -81,6 +82,8 @@ class SerialTransaction:
 class OptimisticTransaction:
     """Reads `view`, which is the store at `read_version` for ever; `apply` is the engine's
     commit."""
+
+    writer = 0
 
     __slots__ = (
         "__weakref__",

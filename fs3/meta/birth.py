@@ -9,6 +9,7 @@ from fs3.meta.context import Context
 from fs3.meta.faults import refuse
 from fs3.meta.inode import DIRECTORY, SYMLINK, Inode
 from fs3.meta.permission import EXECUTE, WRITE, inherited, require
+from fs3.meta.quota import Charge, Usage, require_room
 from fs3.runtime.failpoint import failpoint
 
 __all__ = ["make_child", "new_inode"]
@@ -42,6 +43,9 @@ def new_inode(
     require(directory, context.caller, WRITE | EXECUTE, where)
     if directory.nlink == 0:
         raise refuse(errno.ENOENT, where, f"directory {directory.number} was removed")
+    require_room(
+        txn, context.env.limited, Charge(context.caller.uid, directory.quota, 0), Usage(0, 1), where
+    )
     is_directory = kind == DIRECTORY
     mode, gid = inherited(directory, context.caller, mode, is_directory=is_directory)
     number = context.new_inode()
@@ -58,6 +62,7 @@ def new_inode(
         ctime_ns=now_ns,
         btime_ns=now_ns,
         parent=directory.number if is_directory else 0,
+        quota=directory.quota,
     )
     _apply_default_acl(txn, directory, inode, context.umask)
     return inode

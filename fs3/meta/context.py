@@ -12,6 +12,7 @@ from fs3.meta.layouts import LayoutPolicy
 from fs3.meta.leases import LeaseTable
 from fs3.meta.permission import Caller
 from fs3.meta.ports import SpacePort
+from fs3.meta.quota import Account
 from fs3.types import InodeId
 
 __all__ = ["Context", "Environment", "IntentPending", "LengthNeeded"]
@@ -51,6 +52,7 @@ class Environment:
     space: SpacePort
     service: bytes  # incarnation of this process
     new_session: Callable[[], bytes]  # 16 random bytes
+    limited: set[Account] = field(default_factory=set)  # accounts with a limit (quota.py)
 
 
 @dataclass(slots=True)

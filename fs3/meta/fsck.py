@@ -22,6 +22,8 @@ Each finding names its check; every check has a test that plants its damage
 | tombstone | a tombstone is of a file that is gone, not of one that is there |
 | xattr_inode | an extended attribute belongs to an inode; its flags tell which kinds it has |
 | acl_mode | an access ACL says more than the mode, and the same about owner, mask and others |
+| quota_usage | an account has used what the inodes that count for it add up to |
+| quota_limit | a limit of a tree belongs to a directory that is the top of one |
 | session_inode | a session leads to a regular file; its index row exists, and the other way round |
 | intent_inode | a truncate in progress leads to a regular file of the same truncate epoch |
 
@@ -36,7 +38,18 @@ from typing import NamedTuple
 from fs3.errors import Damaged, Refused
 from fs3.kv import keys
 from fs3.kv.api import KEY_END, KeyValueStore, Transaction
-from fs3.meta import acl, dirent, garbage, idempotency, intent, session, tombstone, tree, xattr
+from fs3.meta import (
+    acl,
+    dirent,
+    garbage,
+    idempotency,
+    intent,
+    quota,
+    session,
+    tombstone,
+    tree,
+    xattr,
+)
 from fs3.meta import inode as inodes
 from fs3.meta.allocator import FIRST_INODE, decode_end
 from fs3.meta.inode import DIRECTORY, FILE, REMOVING, Inode, Layout
@@ -133,6 +146,9 @@ class _Checker:
         self._subdirectories: Counter[int] = Counter()
         self._queued: defaultdict[int, list[bytes]] = defaultdict(list)  # inode -> rows
         self._trees: set[int] = set()  # in removal
+        self._unknown_inodes = False  # some do not decode: nobody knows what they count for
+        self._used: dict[quota.Account, quota.Usage] = {}
+        self._limited: list[quota.Account] = []
         self._xattrs: defaultdict[int, list[bytes]] = defaultdict(list)  # inode -> names
         self._acls: dict[int, acl.Acl] = {}  # inode -> access ACL
         self._sessions: dict[tuple[int, bytes], session.Session] = {}
@@ -150,6 +166,7 @@ class _Checker:
                 self._check_directory(inode)
         self._check_queue()
         self._check_trees()
+        self._check_quotas()
         self._check_tombstones()
         self._check_xattrs()
         self._check_sessions()
@@ -183,6 +200,8 @@ class _Checker:
             keys.IDEMPOTENCY: (32, lambda key, record: _ignore(idempotency.decode(record))),
             keys.GARBAGE: (20, self._load_garbage),
             keys.TREE: (12, self._load_tree),
+            keys.QUOTA_USAGE: (14, self._load_usage),
+            keys.QUOTA: (13, self._load_limit),
             keys.TOMBSTONE: (20, self._load_tombstone),
             keys.INTENT: (12, self._load_intent),
             keys.GENERATION: (4, lambda key, record: None),
@@ -204,6 +223,7 @@ class _Checker:
                     load(key, record)
                 except Damaged as damage:
                     self._find("record", str(damage))
+                    self._unknown_inodes |= key.startswith(keys.INODE)
 
     def _load_allocator(self, key: bytes, record: bytes) -> None:
         self._ids_end = 1 << 64  # if it is damaged, no id can be judged by it
@@ -250,6 +270,15 @@ class _Checker:
 
     def _load_tree(self, key: bytes, record: bytes) -> None:
         self._trees.add(tree.decode(keys.inode_of(key), record).inode)
+
+    def _load_usage(self, key: bytes, record: bytes) -> None:
+        account = quota.Account(*keys.account_of(key))
+        used = quota.decode_usage(key, record)
+        self._used[account] = self._used.get(account, quota.Usage()) + used
+
+    def _load_limit(self, key: bytes, record: bytes) -> None:
+        quota.decode_limit(key, record)
+        self._limited.append(quota.Account(*keys.account_of(key)))
 
     def _load_tombstone(self, key: bytes, record: bytes) -> None:
         self._tombstones[tombstone.decode(key, record).inode] = key
@@ -410,6 +439,28 @@ class _Checker:
             if inode is not None and (inode.mode & 0o777 != found.mode() or found.is_mode):
                 detail = f"inode {number} has mode {inode.mode:o}, its ACL {found.mode():o}"
                 self._find("acl_mode", detail, Mend("acl_mode", number, inode.version))
+
+    def _check_quotas(self) -> None:
+        counted: dict[quota.Account, quota.Usage] = {}
+        for inode in self._inodes.values():
+            charge = inode.charge()
+            for account in charge.accounts():
+                one = quota.Usage(charge.bytes, 1)
+                counted[account] = counted.get(account, quota.Usage()) + one
+        for account in counted.keys() | self._used.keys():
+            right = counted.get(account, quota.Usage())
+            used = self._used.get(account, quota.Usage())
+            if used != right:
+                detail = f"{account}: {used}, its inodes add up to {right}"
+                key = keys.usage(*account, 0) + quota.encode_usage(right.minus(used))
+                mend = Mend("recount", key=key) if not self._unknown_inodes else None
+                self._find("quota_usage", detail, mend)
+        for account in self._limited:
+            top = self._inodes.get(account.id)
+            if account.kind == quota.TREE and (top is None or top.quota != top.number):
+                detail = f"{account}: the top is {top}"
+                key = keys.quota(*account)
+                self._find("quota_limit", detail, Mend("drop_limit", account.id, key=key))
 
     def _check_sessions(self) -> None:
         for (number, session_id), held in self._sessions.items():

@@ -30,7 +30,7 @@ from fs3 import limits
 from fs3.auth.capability import EXPIRY_SLACK_MS
 from fs3.kv import keys
 from fs3.kv.api import Transaction
-from fs3.meta import dirent, garbage, session, tombstone, xattr
+from fs3.meta import dirent, garbage, session, tombstone
 from fs3.meta import inode as inodes
 from fs3.meta.garbage import UNKNOWN
 from fs3.meta.inode import FILE, REMOVING, WRITABLE, Inode, Layout
@@ -343,6 +343,5 @@ def _delete_emptied(txn: Transaction, key: bytes, number: int) -> None:
 def _delete(txn: Transaction, key: bytes, inode: Inode) -> None:
     if inode.type == FILE and (inode.has_data or inode.flags & WRITABLE):
         tombstone.put(txn, inode)
-    xattr.remove_all(txn, inode)
-    txn.clear(keys.inode(inode.number))
+    inodes.erase(txn, inode)
     txn.clear(key)

@@ -1,7 +1,7 @@
 """The inode record: load, store, check. Key: INOD (fs3/kv/keys.py).
 
-Record, little-endian, schema 1: the fields of _RECORD in the order of the class, then the target
-of a symbolic link.
+Record, little-endian, schema 2: the fields of _RECORD in the order of the class, then the target
+of a symbolic link. Schema 1 has no `quota`.
 
 - nlink: entries of a file; 2 + subdirectories of a directory; 0 = no name any more, waiting in the
 gc queue.
@@ -13,7 +13,11 @@ gc queue.
 - truncate_epoch: grows with each truncate; a session that is older has to measure (see session.py).
 - flags: HAS_DATA, REMOVING, LINKABLE below; and those of meta.InodeFlag, which everybody may see.
 
+- quota: the directory whose tree account it counts for (quota.py); its own number for that
+directory itself; 0 = none.
+
 `acl` is no part of the record: load() and find() fill it in from the access ACL (xattr.py).
+`charged` neither: what the stored record counts for, so that a change of it moves accounts.
 """
 
 import errno
@@ -27,12 +31,14 @@ from fs3.errors import Damaged, Status
 from fs3.kv import keys
 from fs3.kv.api import Transaction
 from fs3.meta import acl as acls
+from fs3.meta import quota as quotas
 from fs3.meta import xattr
 from fs3.meta.acl import Acl
 from fs3.meta.faults import no_inode, refuse
+from fs3.meta.quota import Charge
 from fs3.types import ROOT_INODE
 
-SCHEMA = 1
+SCHEMA = 2
 FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHAR_DEVICE, BLOCK_DEVICE = range(1, 8)  # meta.FileType
 
 HAS_DATA = 1  # flag: chunks may exist on storage
@@ -47,7 +53,8 @@ VISIBLE_FLAGS = CHATTR_FLAGS | xattr.HAS_XATTRS | xattr.HAS_ACCESS_ACL | xattr.H
 
 SETUID, SETGID, STICKY = 0o4000, 0o2000, 0o1000
 
-_RECORD = struct.Struct("<BBHIIIIQqqqqqQQIIQIIIIQ")
+_RECORD = struct.Struct("<BBHIIIIQqqqqqQQIIQIIIIQQ")
+_RECORD_1 = struct.Struct("<BBHIIIIQqqqqqQQIIQIIIIQ")
 
 
 class Layout(NamedTuple):
@@ -93,8 +100,10 @@ class Inode:
     flags: int = 0
     parent: int = 0
     layout: Layout = NO_LAYOUT
+    quota: int = 0
     target: bytes = b""
     acl: Acl | None = None
+    charged: Charge | None = None
 
     def check(self) -> None:
         """Before a record is written and after it is read. Raises Damaged naming the field."""
@@ -149,6 +158,7 @@ class Inode:
                 self.flags,
                 self.parent,
                 *self.layout,
+                self.quota,
             )
             + self.target
         )
@@ -174,6 +184,10 @@ class Inode:
             flags=self.flags & VISIBLE_FLAGS,
         )
 
+    def charge(self) -> Charge:
+        """What it counts for, as it is now."""
+        return Charge(self.uid, self.quota, self.size if self.type == FILE else 0)
+
     def add_subdirectories(self, change: int) -> None:
         """A directory without a name has nlink 0 whatever is in it: a tree in removal (tree.py)."""
         if self.nlink:
@@ -186,6 +200,8 @@ class Inode:
 
 def decode(number: int, record: bytes) -> Inode:
     """Raises Damaged when the record is too short, of another schema, or fails check()."""
+    if record[:1] == b"\x01" and len(record) >= _RECORD_1.size:
+        record = bytes([SCHEMA]) + record[1 : _RECORD_1.size] + bytes(8) + record[_RECORD_1.size :]
     if len(record) < _RECORD.size or record[0] != SCHEMA:
         raise Damaged(
             Status.CHECKSUM_MISMATCH,
@@ -195,8 +211,10 @@ def decode(number: int, record: bytes) -> Inode:
     fields = _RECORD.unpack_from(record)
     inode = Inode(number, *fields[1:18])
     inode.layout = Layout._make(fields[18:23])
+    inode.quota = fields[23]
     inode.target = record[_RECORD.size :]
     inode.check()
+    inode.charged = inode.charge()
     return inode
 
 
@@ -231,9 +249,21 @@ def load_directory(txn: Transaction, number: int, where: str) -> Inode:
 
 
 def store(txn: Transaction, inode: Inode) -> None:
-    """Every change of a record goes through here: the version grows."""
+    """Every change of a record goes through here: the version grows, and the accounts follow."""
     inode.version += 1
     txn.set(keys.inode(inode.number), inode.encode())
+    charge = inode.charge()
+    quotas.move(txn, inode.charged, charge)
+    inode.charged = charge
+
+
+def erase(txn: Transaction, inode: Inode) -> None:
+    """The record goes, with everything that belongs to it alone; it counts no more."""
+    xattr.remove_all(txn, inode)
+    txn.clear(keys.inode(inode.number))
+    quotas.move(txn, inode.charged, None)
+    if inode.quota == inode.number:
+        quotas.store_limit(txn, quotas.Account(quotas.TREE, inode.number), None)
 
 
 def root(now_ns: int) -> Inode:

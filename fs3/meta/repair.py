@@ -24,6 +24,8 @@ more. The version of the inode tells: every change of its names or its link coun
 | acl_mode | an access ACL takes over the mode; one that says no more goes |
 | drop_intent | a truncate of something that is no file goes |
 | drop_tree | a row of a tree in removal goes whose inode is gone, has a name, or is no directory |
+| recount | an account gets the difference to what its inodes add up to; `key` ends with it |
+| drop_limit | a limit of a tree goes whose directory is none |
 | revive | a directory without a name that has entries, and nobody removed, goes to /lost+found |
 
 Nothing here removes a record that is the only one of its kind: inodes, and with them chunks, go by
@@ -35,7 +37,7 @@ from dataclasses import dataclass
 
 from fs3.kv import keys
 from fs3.kv.api import Transaction
-from fs3.meta import acl, dirent, garbage, lost_found, session, xattr
+from fs3.meta import acl, dirent, garbage, lost_found, quota, session, xattr
 from fs3.meta import inode as inodes
 from fs3.meta.inode import DIRECTORY, FILE, REMOVING, Inode
 from fs3.meta.lost_found import LOST_AND_FOUND, World
@@ -337,6 +339,23 @@ def _acl_mode(txn: Transaction, mend: Mend, world: World) -> str:
     return f"the access ACL of inode {inode.number} agrees with its mode {inode.mode:o}"
 
 
+def _recount(txn: Transaction, mend: Mend, world: World) -> str:
+    size = len(keys.usage(0, 0, 0))
+    _require(mend.key.startswith(keys.QUOTA_USAGE) and len(mend.key) > size)
+    account = quota.Account(*keys.account_of(mend.key))
+    change = quota.decode_usage(mend.key[:size], mend.key[size:])
+    quota.add(txn, account, change)
+    return f"{account} has {change.bytes:+} bytes and {change.inodes:+} inodes more in use"
+
+
+def _drop_limit(txn: Transaction, mend: Mend, world: World) -> str:
+    _require(mend.key == keys.quota(quota.TREE, mend.inode) and txn.get(mend.key) is not None)
+    top = inodes.find(txn, mend.inode)
+    _require(top is None or top.quota != top.number)
+    txn.clear(mend.key)
+    return f"the limit of directory {mend.inode}, which is the top of no tree, is forgotten"
+
+
 _MENDS: dict[str, Callable[[Transaction, Mend, World], str]] = {
     "adopt": _adopt,
     "queue": _queue,
@@ -358,5 +377,7 @@ _MENDS: dict[str, Callable[[Transaction, Mend, World], str]] = {
     "acl_mode": _acl_mode,
     "drop_intent": _drop_intent,
     "drop_tree": _drop_tree,
+    "recount": _recount,
+    "drop_limit": _drop_limit,
     "revive": _revive,
 }

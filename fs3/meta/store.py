@@ -25,7 +25,7 @@ from fs3.errors import Denied, Fs3Error, RetryElsewhere, Status
 from fs3.kv import keys
 from fs3.kv.api import KeyValueStore, Transaction
 from fs3.meta import inode as inodes
-from fs3.meta import intent, session
+from fs3.meta import intent, quota, session
 from fs3.meta.allocator import InodeAllocator
 from fs3.meta.call import Answer, Call, failure
 from fs3.meta.clients import ClientTable
@@ -120,6 +120,7 @@ class MetaStore:
             is_gone=is_gone,
             finished=self._finished,
         )
+        self._look_for_limits()
         with self.lock:
             for inode in intents:
                 self._truncations.look(inode)
@@ -180,9 +181,17 @@ class MetaStore:
         if late:
             self.deliver(late)
         self._turn_generation(now_ns)
+        self._look_for_limits()
         if self._leadership.leads:
             self._pruner.find_clients()
             self._look_for_truncates()
+
+    def _look_for_limits(self) -> None:
+        """Those that another service has set; one's own are known at once."""
+        (accounts,) = self.transact([lambda txn: {account for account, _ in quota.limits(txn)}])
+        with self.lock:
+            self.env.limited.clear()
+            self.env.limited.update(accounts)
 
     def _turn_generation(self, now_ns: int) -> None:
         """Every service that has seen the same generation for long enough tries; one of them

@@ -12,6 +12,7 @@ from fs3.meta.faults import refuse
 from fs3.meta.inode import Inode
 from fs3.meta.intent import TruncateIntent
 from fs3.meta.privileges import drop_privileges
+from fs3.meta.quota import Usage, require_room
 
 
 def wait_for_intent(txn: Transaction, inode: Inode) -> None:
@@ -29,6 +30,9 @@ def truncate(txn: Transaction, inode: Inode, size: int, context: Context, where:
     if size > limits.FILE_BYTES_MAX:
         raise refuse(errno.EFBIG, where, f"size: {size}, at most {limits.FILE_BYTES_MAX}")
     wait_for_intent(txn, inode)
+    if size > inode.size:
+        more = Usage(size - inode.size, 0)
+        require_room(txn, context.env.limited, inode.charge(), more, where)
     open_for_write = session.is_open_for_write(txn, inode.number)
     if open_for_write or (inode.has_data and size < inode.size):
         inode.truncate_epoch += 1

@@ -62,9 +62,17 @@ class ClientImpl : public Client {
 
   void meta_call(uint16_t method, std::string caller, uint32_t umask, std::string body,
                  MetaCallback done) override {
+    meta_call_as(new_call_name(), method, std::move(caller), umask, std::move(body),
+                 std::move(done));
+  }
+
+  CallName new_call_name() override { return {core_->options.client_id, core_->next_request_id()}; }
+
+  void meta_call_as(const CallName& name, uint16_t method, std::string caller, uint32_t umask,
+                    std::string body, MetaCallback done) override {
     if (Status status = usable(); !status.ok()) return done(std::move(status));
     auto whole = method == proto::meta::GET_ROUTING ? Result<std::string>(std::move(body))
-                                                    : with_header(*core_, caller, umask, body);
+                                                    : with_header(name, caller, umask, body);
     if (!whole.ok()) return done(whole.status());
     int64_t deadline_ns = now_ns() + core_->options.meta_deadline_ns;
     send_meta_call(core_, core_->lane(), method, std::move(whole).value(), deadline_ns,
@@ -81,6 +89,7 @@ class ClientImpl : public Client {
     std::lock_guard lock(file->mutex);
     file->adopt(reply.attr(), now_ns());
     file->adopt_token(reply.capability(), now_ns());
+    if (handle->writable()) file->adopt_quota(reply);
     return handle;
   }
 

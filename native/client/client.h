@@ -65,6 +65,17 @@ class Client {
   virtual void meta_call(uint16_t method, std::string caller, uint32_t umask, std::string body,
                          MetaCallback done) = 0;
 
+  // Under which the service applies a call once, whoever sends it and how often.
+  struct CallName {
+    std::string client_id;  // 16 bytes
+    uint64_t request_id = 0;
+  };
+  // A name that no call of this client has.
+  virtual CallName new_call_name() = 0;
+  // As meta_call, under a name that another process may have used for the same call.
+  virtual void meta_call_as(const CallName& name, uint16_t method, std::string caller,
+                            uint32_t umask, std::string body, MetaCallback done) = 0;
+
   // From an fs3.meta.OpenReply. `flags` are open(2)'s.
   virtual FileHandle open_handle(const std::string& open_reply, uint32_t flags) = 0;
   // Bytes of [offset, offset + length) as this client sees the file, own unflushed writes included;

@@ -75,6 +75,12 @@ void OpenFile::adopt_token(const std::string& capability, int64_t now) {
   if (rights & auth::kWrite) tokens[static_cast<int>(Right::kWrite)] = token;
 }
 
+void OpenFile::adopt_quota(const proto::meta::OpenReply& reply) {
+  if (reply.capability().empty()) return;
+  full = reply.quota() == proto::meta::QUOTA_FULL;
+  limited = full || reply.quota() == proto::meta::QUOTA_LIMITED;
+}
+
 void OpenFile::note_write(uint64_t end, int64_t wall_ns) {
   size = std::max(size, end);
   written_end = std::max(written_end, end);

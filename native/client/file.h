@@ -24,6 +24,7 @@
 
 namespace fs3::proto::meta {
 class Attr;
+class OpenReply;
 }
 
 namespace fs3::client {
@@ -61,6 +62,8 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   // REQUIRES (all of these): mutex held.
   void adopt(const proto::meta::Attr& attr, int64_t now);
   void adopt_token(const std::string& capability, int64_t now);
+  // From the reply of an open or a sync that carries a capability.
+  void adopt_quota(const proto::meta::OpenReply& reply);
   bool unsettled() const { return !dirty.empty() || write_generation != settled_generation; }
   void note_write(uint64_t end, int64_t wall_ns);
   void note_acked(uint64_t end);
@@ -87,6 +90,9 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   uint64_t settled_generation = 0;
   bool timer_armed = false;
   DirtyChunks dirty;
+  // A limit of bytes applies to the file, and is reached (fs3/meta/quota.py).
+  bool limited = false;
+  bool full = false;
   uint64_t counted_dirty = 0;  // this file's share of Counters::dirty_bytes
   Token tokens[2];             // by Right
   bool renewing[2] = {false, false};

@@ -142,14 +142,14 @@ void send_meta_call(std::shared_ptr<Core> core, Lane& lane, uint16_t method, std
   lane.run([call] { call->attempt(); });
 }
 
-Result<std::string> with_header(Core& core, const std::string& caller, uint32_t umask,
-                                const std::string& body) {
+Result<std::string> with_header(const Client::CallName& name, const std::string& caller,
+                                uint32_t umask, const std::string& body) {
   proto::meta::Header header;
   if (!header.mutable_caller()->ParseFromString(caller)) {
     return Status(kBadRequest, "client/meta", "caller: not an fs3.meta.Caller");
   }
-  header.set_client_id(core.options.client_id);
-  header.set_request_id(core.next_request_id());
+  header.set_client_id(name.client_id);
+  header.set_request_id(name.request_id);
   header.set_umask(umask);
   std::string serialized = header.SerializeAsString();
   std::string out;
@@ -175,7 +175,8 @@ std::string process_caller() {
 
 void send_own_meta_call(std::shared_ptr<Core> core, Lane& lane, uint16_t method,
                         const std::string& body, MetaCallback done) {
-  std::string whole = with_header(*core, process_caller(), 0, body).value();
+  Client::CallName name{core->options.client_id, core->next_request_id()};
+  std::string whole = with_header(name, process_caller(), 0, body).value();
   int64_t deadline_ns = now_ns() + core->options.meta_deadline_ns;
   send_meta_call(std::move(core), lane, method, std::move(whole), deadline_ns, std::move(done));
 }

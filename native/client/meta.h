@@ -29,10 +29,10 @@ std::vector<std::string> meta_addresses(const Core& core);
 void send_meta_call(std::shared_ptr<Core> core, Lane& lane, uint16_t method, std::string body,
                     int64_t deadline_ns, MetaCallback done);
 
-// Prepends fs3.meta.Header (field 1) with the client's id and a request id never used before.
-// kBadRequest when `caller` does not parse (an empty caller would be root).
-Result<std::string> with_header(Core& core, const std::string& caller, uint32_t umask,
-                                const std::string& body);
+// Prepends fs3.meta.Header (field 1) with the name of the call. kBadRequest when `caller` does not
+// parse (an empty caller would be root).
+Result<std::string> with_header(const Client::CallName& name, const std::string& caller,
+                                uint32_t umask, const std::string& body);
 
 // The identity of this process, as a serialized fs3.meta.Caller: for calls that no user asked for.
 std::string process_caller();

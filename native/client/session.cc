@@ -66,6 +66,7 @@ Status settled(OpenFile& file, const Settlement& told, const Result<std::string>
       file.note_settled(told.generation);
       file.adopt(parsed.attr(), now_ns());
       file.adopt_token(parsed.capability(), now_ns());
+      file.adopt_quota(parsed);
     }
     if (told.wrote && --file.settling == 0) waiters.swap(file.settle_waiters);
   }
@@ -144,6 +145,7 @@ void finish_renewal(OpenFile& file, Right right, const Result<std::string>& repl
   {
     std::lock_guard lock(file.mutex);
     if (status.ok()) file.adopt_token(parsed.capability(), now_ns());
+    if (status.ok() && right == Right::kWrite) file.adopt_quota(parsed);
     file.renewing[static_cast<int>(right)] = false;
     waiters.swap(file.renewal_waiters[static_cast<int>(right)]);
   }
@@ -243,7 +245,8 @@ class Keepalive : public std::enable_shared_from_this<Keepalive> {
   void tell(const std::string& address, const std::string& body) {
     net::CallSpec spec;
     spec.method = proto::meta::KEEPALIVE;
-    spec.body = with_header(*core_, process_caller(), 0, body).value();
+    Client::CallName name{core_->options.client_id, core_->next_request_id()};
+    spec.body = with_header(name, process_caller(), 0, body).value();
     spec.deadline_ns = now_ns() + period_ns_;
     lane_.call(address, std::move(spec), [](net::Reply) {});
   }

@@ -10,6 +10,7 @@
 #include "base/check.h"
 #include "base/crc32c.h"
 #include "client/core.h"
+#include "client/session.h"
 #include "storage.pb.h"
 
 namespace fs3::client {
@@ -25,6 +26,9 @@ constexpr size_t kKeepBytesMin = 64u << 10;
 constexpr size_t kExtentsMax = 1024;
 // All files together. Above it every write waits until its own file is clean.
 constexpr uint64_t kDirtyFilesMax = 16;
+// A file under a quota: how much longer than the service knows it may be. With the number of files
+// that a client writes at the same time, what it may go beyond the limit.
+constexpr uint64_t kGrowthUnsettledMax = 64u << 20;
 constexpr uint64_t kFileBytesMax = 1ull << 62;
 constexpr int kFreshIdentitiesMax = 3;
 
@@ -225,8 +229,17 @@ void pump(const std::shared_ptr<Core>& core, Lane& lane, const std::shared_ptr<O
   }
 }
 
-void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, Buffer data,
-                WriteAt at, Function<void(Result<size_t>)> done) {
+// What a file under a quota has to do before it grows to `end`: nothing, tell the service how far it
+// is, or ask whether there is room again. REQUIRES: mutex held.
+enum class Growth { kFree, kSettle, kAsk };
+Growth growth(const OpenFile& file, uint64_t end) {
+  if (!file.limited || end <= file.size) return Growth::kFree;
+  if (file.full) return Growth::kAsk;
+  return end > file.attr_size + kGrowthUnsettledMax ? Growth::kSettle : Growth::kFree;
+}
+
+void write_within_quota(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, Buffer data,
+                        WriteAt at, bool asked, Function<void(Result<size_t>)> done) {
   const auto& file = handle->file;
   Lane& lane = core->lane();
   size_t length = data.size();
@@ -240,6 +253,21 @@ void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, 
     if (Status status = check_write(*handle, offset, length); !status.ok()) {
       lock.unlock();
       return done(std::move(status));
+    }
+    if (Growth needed = growth(*file, offset + length); needed != Growth::kFree) {
+      if (asked && file->full) {
+        lock.unlock();
+        return done(Status(EDQUOT, "client/write", "the quota is used up; see: fs3 quota list"));
+      }
+      if (!asked) {
+        lock.unlock();
+        auto again = [core, handle, offset, data, at, done = std::move(done)](Status told) mutable {
+          if (!told.ok()) return done(std::move(told));
+          write_within_quota(core, handle, offset, std::move(data), at, true, std::move(done));
+        };
+        if (needed == Growth::kSettle) return settle_file(core, file, std::move(again));
+        return renew_capability(core, lane, file, Right::kWrite, std::move(again));
+      }
     }
     if (std::exchange(handle->refuse_next, false) && !handle->error.ok()) {
       Status status = handle->error;
@@ -267,6 +295,12 @@ void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, 
   pump(core, lane, file);
   if (arm) arm_timer(core, lane, file);
   if (answered) done(length);
+}
+
+void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, Buffer data,
+                WriteAt at, Function<void(Result<size_t>)> done) {
+  write_within_quota(std::move(core), std::move(handle), offset, std::move(data), at, false,
+                     std::move(done));
 }
 
 void flush_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done) {

@@ -137,7 +137,9 @@ void ClusterFs::do_setattr(RequestPtr request) {
 }
 
 void ClusterFs::statfs(RequestPtr request) {
-  call_for<pb::StatfsReply>(std::move(request), pb::STATFS, pb::StatfsRequest(),
+  pb::StatfsRequest body;
+  body.set_inode(request->node());  // below a directory with a quota: what that leaves
+  call_for<pb::StatfsReply>(std::move(request), pb::STATFS, body,
                             [](RequestPtr request, const pb::StatfsReply& reply) {
                               uint32_t block = std::max(reply.block_size(), kLeastBlock);
                               fuse_statfs_out out{};

@@ -26,6 +26,11 @@ class ScriptedClient final : public client::Client {
   void meta_call(uint16_t, std::string, uint32_t, std::string, client::MetaCallback done) override {
     calls_.push_back(std::move(done));
   }
+  CallName new_call_name() override { return {std::string(16, 'f'), ++names_}; }
+  void meta_call_as(const CallName&, uint16_t method, std::string caller, uint32_t umask,
+                    std::string body, client::MetaCallback done) override {
+    meta_call(method, std::move(caller), umask, std::move(body), std::move(done));
+  }
   client::FileHandle open_handle(const std::string& raw, uint32_t flags) override {
     proto::meta::OpenReply reply;
     if (!reply.ParseFromString(raw)) return nullptr;
@@ -96,6 +101,7 @@ class ScriptedClient final : public client::Client {
   size_t answered() const { return answered_; }
 
  private:
+  uint64_t names_ = 0;
   Input& in_;
   client::FileTable files_;
   std::deque<client::MetaCallback> calls_;

@@ -17,7 +17,7 @@ from fs3.auth.keyring import Key, Keyring
 from fs3.errors import BadRequest, Damaged, Denied
 from fs3.kv import keys
 from fs3.kv.memory import MemoryStore
-from fs3.meta import dirent, garbage, idempotency, intent, session, tombstone, tree
+from fs3.meta import dirent, garbage, idempotency, intent, quota, session, tombstone, tree
 from fs3.meta import inode as inodes
 from fs3.meta.allocator import reserved_end
 from fs3.meta.fsck import fsck
@@ -55,6 +55,14 @@ DECODERS: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
     "entry": (dirent.Dirent(b"a", 7, 1).encode(), lambda record: dirent.decode(b"a", record)),
     "session": (SESSION.encode(), lambda record: session.decode(7, b"s" * 16, record)),
     "idempotency": (RECORDED.encode(), idempotency.decode),
+    "usage": (
+        quota.encode_usage(quota.Usage(5, -6)),
+        lambda record: quota.decode_usage(keys.usage(1, 7, 0), record),
+    ),
+    "limit": (
+        quota.encode_limit(quota.Limit(5, 6, True)),
+        lambda record: quota.decode_limit(keys.quota(1, 7), record),
+    ),
     "tree in removal": (
         tree.encode(Caller(5, 6, frozenset((7, 8)))),
         lambda record: tree.decode(7, record),

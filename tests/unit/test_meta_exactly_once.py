@@ -19,6 +19,9 @@ def prepare(world):
     world.d = world.mkdir(b"d")
     world.mkdir(b"empty")
     world.mkdir(b"below", world.mkdir(b"full"))
+    world.top = world.mkdir(b"top")
+    world.mkdir(b"counted", world.top)
+    world.call(pb.SET_QUOTA, kind=pb.TREE_QUOTA, id=world.top)
     world.f = world.write_file(b"f", 5000)
     world.g = world.write_file(b"g", 100)
     world.call(pb.SETXATTR, inode=world.f, name=b"user.old", value=b"v")
@@ -53,6 +56,14 @@ CASES = {
     "link": (pb.LINK, lambda w: {"inode": w.f, "parent": 1, "name": b"new"}),
     "unlink": (pb.UNLINK, lambda w: {"parent": 1, "name": b"f"}),
     "rmdir": (pb.RMDIR, lambda w: {"parent": 1, "name": b"empty"}),
+    "set a quota": (
+        pb.SET_QUOTA,
+        lambda w: {"kind": pb.TREE_QUOTA, "id": w.d, "bytes_max": 1 << 20},
+    ),
+    "count a directory": (
+        pb.COUNT_QUOTA,
+        lambda w: {"directory": w.top, "tree": w.top},
+    ),
     "remove a tree": (pb.REMOVE_TREE, lambda w: {"parent": 1, "name": b"full"}),
     "rename": (
         pb.RENAME,

@@ -6,14 +6,16 @@ from meta_world import CLIENT, World
 from fs3._proto import meta_pb2 as pb
 from fs3.kv import keys
 from fs3.kv.memory import MemoryStore
-from fs3.meta import acl, dirent, garbage, intent, session, tombstone, xattr
+from fs3.meta import acl, dirent, garbage, intent, quota, session, tombstone, xattr
 from fs3.meta import inode as inodes
 from fs3.meta import tree as trees
 from fs3.meta.fsck import fsck, live_files
 from fs3.meta.intent import TruncateIntent
 from fs3.meta.permission import Caller
+from fs3.meta.quota import TREE, USER
 from fs3.meta.session import Session
 
+MORE = quota.encode_usage(quota.Usage(4096, 1))
 NOBODY = trees.encode(Caller(99, 99))
 # u::rwx, u:9:rw-, g::r--, m::rw-, o::---
 ACL = bytes.fromhex(
@@ -135,6 +137,15 @@ DAMAGE = {
     "queued twice": (
         "gc_inode",
         lambda t, w: t.set(keys.garbage(5, w.gone), garbage.Row(garbage.UNKNOWN, 1).encode()),
+    ),
+    "usage record": ("record", lambda t, w: t.set(keys.usage(USER, 0, 0), b"\x63")),
+    "limit record": ("record", lambda t, w: t.set(keys.quota(USER, 7), b"\x63")),
+    "too much in use": ("quota_usage", lambda t, w: t.set(keys.usage(USER, 0, 9), MORE)),
+    "nobody's use": ("quota_usage", lambda t, w: t.set(keys.usage(TREE, 999, 0), MORE)),
+    "use forgotten": ("quota_usage", lambda t, w: t.clear(keys.usage(USER, 0, 0))),
+    "limit of no tree": (
+        "quota_limit",
+        lambda t, w: t.set(keys.quota(TREE, w.d), quota.encode_limit(quota.Limit(5, 5))),
     ),
     "removal of nothing": ("tree_inode", lambda t, w: t.set(keys.tree(999), NOBODY)),
     "removal of a named tree": ("tree_inode", lambda t, w: t.set(keys.tree(w.d), NOBODY)),

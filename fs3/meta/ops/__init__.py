@@ -16,6 +16,7 @@ from fs3.meta.context import Context
 from fs3.meta.ops.access import access
 from fs3.meta.ops.close import close
 from fs3.meta.ops.create import create
+from fs3.meta.ops.get_quota import get_quota, list_quotas
 from fs3.meta.ops.getattr import getattr_
 from fs3.meta.ops.getxattr import getxattr
 from fs3.meta.ops.keepalive import keepalive
@@ -32,6 +33,7 @@ from fs3.meta.ops.rename import rename
 from fs3.meta.ops.resolve import resolve
 from fs3.meta.ops.rmdir import rmdir
 from fs3.meta.ops.routing import get_routing
+from fs3.meta.ops.set_quota import count_quota, set_quota
 from fs3.meta.ops.setattr import setattr_
 from fs3.meta.ops.setflags import setflags
 from fs3.meta.ops.setxattr import setxattr
@@ -86,6 +88,24 @@ VERBS: dict[int, Verb] = {
             pb.RemoveTreeRequest,
             pb.RemoveReply,
             remove_tree,
+            _always,
+        ),
+        Verb(pb.SET_QUOTA, "set_quota", pb.SetQuotaRequest, pb.QuotaReply, set_quota, _always),
+        Verb(pb.GET_QUOTA, "get_quota", pb.GetQuotaRequest, pb.QuotaReply, get_quota, _never),
+        Verb(
+            pb.LIST_QUOTAS,
+            "list_quotas",
+            pb.ListQuotasRequest,
+            pb.ListQuotasReply,
+            list_quotas,
+            _never,
+        ),
+        Verb(
+            pb.COUNT_QUOTA,
+            "count_quota",
+            pb.CountQuotaRequest,
+            pb.CountQuotaReply,
+            count_quota,
             _always,
         ),
         Verb(pb.RENAME, "rename", pb.RenameRequest, pb.RenameReply, rename, _always),

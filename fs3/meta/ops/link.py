@@ -23,6 +23,9 @@ def link(txn: Transaction, request: meta_pb2.LinkRequest, context: Context) -> m
     if inode.is_directory or not may_link(inode, context.caller):
         raise refuse(errno.EPERM, "link", f"no hard link to inode {inode.number} for this caller")
     require_changeable(inode, "link")
+    if inode.quota != directory.quota:
+        detail = f"inode {inode.number} counts for another quota than directory {directory.number}"
+        raise refuse(errno.EXDEV, "link", detail)
     if directory.nlink == 0:
         raise refuse(errno.ENOENT, "link", f"directory {directory.number} was removed")
     require(directory, context.caller, WRITE | EXECUTE, "link")

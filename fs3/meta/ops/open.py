@@ -11,7 +11,7 @@ from fs3._proto import meta_pb2
 from fs3.auth.capability import RIGHT_READ, RIGHT_TRUNCATE, RIGHT_WRITE
 from fs3.kv.api import Transaction
 from fs3.meta import inode as inodes
-from fs3.meta import session
+from fs3.meta import quota, session
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
 from fs3.meta.inode import DIRECTORY, FILE, SYMLINK, WRITABLE, Inode
@@ -75,6 +75,7 @@ def grant(
             context.client, lambda: session.count(txn, context.client)
         )
         context.session = reply.session = context.env.new_session()
+        reply.quota = quota.state(txn, context.env.limited, inode.charge())  # type: ignore[assignment]
         context.sessions_change = 1
         held = Session(
             inode.number,

@@ -4,8 +4,9 @@
 2. NOREPLACE, EXCHANGE against the target's existence   EEXIST ENOENT
 3. no directory into itself                             EINVAL (ENOTEMPTY the other way round)
 4. both names are the same inode                        nothing happens
-5. may the names be taken away and given                EACCES EPERM ENOTDIR EISDIR
-6. an empty directory only is replaced                  ENOTEMPTY
+5. no name crosses the border of a quota tree           EXDEV
+6. may the names be taken away and given                EACCES EPERM ENOTDIR EISDIR
+7. an empty directory only is replaced                  ENOTEMPTY
 """
 
 import errno
@@ -56,6 +57,7 @@ def rename(
     _refuse_loops(txn, ends, bool(flags & EXCHANGE))
     if ends.target is not None and ends.target.number == ends.source.number:
         return meta_pb2.RenameReply(entry=context.entry(ends.source))
+    _refuse_borders(ends, bool(flags & EXCHANGE))
     if flags & EXCHANGE:
         return _exchange(txn, ends, context)
     return _move(txn, ends, context)
@@ -91,6 +93,17 @@ def _refuse_loops(txn: Transaction, ends: _Rename, exchange: bool) -> None:
     if target is not None and target.is_directory and _is_above(txn, target, ends.old_directory):
         number = errno.EINVAL if exchange else errno.ENOTEMPTY
         raise refuse(number, "rename", f"{ends.new_name!r} holds {ends.old_name!r}")
+
+
+def _refuse_borders(ends: _Rename, exchange: bool) -> None:
+    """As XFS with project quotas: mv copies instead. The top of a tree stays where it is."""
+    crossing = [(ends.source, ends.new_directory)]
+    if exchange and ends.target is not None:
+        crossing.append((ends.target, ends.old_directory))
+    for inode, directory in crossing if ends.crosses else []:
+        if inode.quota != directory.quota:
+            detail = f"inode {inode.number} counts for another quota than {directory.number}"
+            raise refuse(errno.EXDEV, "rename", detail)
 
 
 def _is_above(txn: Transaction, ancestor: Inode, directory: Inode) -> bool:

@@ -21,6 +21,7 @@ from fs3.meta.permission import (
     require_owner,
 )
 from fs3.meta.privileges import drop_privileges
+from fs3.meta.quota import Usage, require_room
 from fs3.meta.truncate import truncate
 
 TIME_NS_MAX = (1 << 63) - 1
@@ -32,6 +33,7 @@ def setattr_(
     inode = inodes.load(txn, request.inode, "setattr")
     _check_mode_and_owner(inode, request, context)
     _check_times(inode, request, context)
+    _check_new_owner(txn, inode, request, context)
     if request.HasField("size"):
         _check_truncate(txn, inode, request, context)
         truncate(txn, inode, request.size, context, "setattr")
@@ -55,6 +57,16 @@ def _check_mode_and_owner(inode: Inode, request: meta_pb2.SetAttrRequest, contex
             "setattr",
             f"uid {context.caller.uid} may not give inode {inode.number} to {uid}:{gid}",
         )
+
+
+def _check_new_owner(
+    txn: Transaction, inode: Inode, request: meta_pb2.SetAttrRequest, context: Context
+) -> None:
+    """A file that is given to somebody has to fit into what he may have."""
+    if request.HasField("uid") and request.uid != inode.uid:
+        given = inode.charge()._replace(uid=request.uid, tree=0)
+        more = Usage(given.bytes, 1)
+        require_room(txn, context.env.limited, given, more, "setattr")
 
 
 def _check_times(inode: Inode, request: meta_pb2.SetAttrRequest, context: Context) -> None:

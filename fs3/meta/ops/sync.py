@@ -6,7 +6,7 @@
 from fs3._proto import meta_pb2
 from fs3.kv.api import Transaction
 from fs3.meta import inode as inodes
-from fs3.meta import session
+from fs3.meta import quota, session
 from fs3.meta.context import Context
 from fs3.meta.inode import FILE
 from fs3.meta.permission import WRITE, require
@@ -29,6 +29,7 @@ def sync(txn: Transaction, request: meta_pb2.SyncRequest, context: Context) -> m
     if held is not None and held.client == context.client:
         context.rights = held.rights
         context.session = reply.session = held.id
+        reply.quota = quota.state(txn, context.env.limited, inode.charge())  # type: ignore[assignment]
     return reply
 
 
