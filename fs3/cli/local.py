@@ -22,6 +22,7 @@ from fs3.cli.cluster_dir import (
 )
 from fs3.cli.supervisor import memory_bytes
 from fs3.limits import MIB
+from fs3.mount.keeper import mount_server
 
 DOWN_TIMEOUT_S = 90.0
 
@@ -130,6 +131,7 @@ def ps(data: pathlib.Path | None, output: str) -> None:
     click.echo(_row("supervisor", int(state["supervisor"]), "ready", total, 0, ""))
     for name, entry in processes.items():
         size = memory_bytes(entry["pid"]) if entry["pid"] else 0
+        size += memory_bytes(mount_server(entry["pid"])) if name == "mount" and entry["pid"] else 0
         total += size
         address = entry["addresses"][0] if entry["addresses"] else ""
         where = address or (state["mgmtd"] if name == "mgmtd" else "")
@@ -168,6 +170,12 @@ def kill(name: str, data: pathlib.Path | None, hold_s: float | None) -> None:
     if hold_s is not None:
         (cluster.run / f"{name}.hold").write_text(f"{time.time() + hold_s}\n")
     pid = int(processes[name]["pid"])
+    server = mount_server(pid) if name == "mount" and pid else 0
+    if server and hold_s is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server, signal.SIGKILL)
+        click.echo(f"killed mount (pid {server}); the next process takes it over. Watch: fs3 ps")
+        return
     if not pid:
         raise click.ClickException(f"{name} is down already; the supervisor starts it again soon")
     with contextlib.suppress(ProcessLookupError):

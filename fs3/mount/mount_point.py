@@ -10,7 +10,7 @@ from fs3.errors import error_for
 from fs3.mount.mounts import TYPE, Mount, mounted_at
 from fs3.mount.umount import unmount
 
-__all__ = ["allow_other", "check_mount_point"]
+__all__ = ["allow_other", "check_mount_point", "uring_enabled"]
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +63,14 @@ def _clear_dead(place: str, existing: Mount) -> None:
         f"{place} is mounted already ({existing.type} from {existing.source}); "
         f"choose another place or: fs3 umount {place}",
     )
+
+
+def uring_enabled() -> bool:
+    """The administrator lets FUSE go over io_uring."""
+    try:
+        return pathlib.Path("/sys/module/fuse/parameters/enable_uring").read_text().strip() == "Y"
+    except OSError:
+        return False
 
 
 def allow_other() -> bool:

@@ -4,42 +4,41 @@
     kernel ── /dev/fuse or io_uring ──> native/fuse ──> native client ──> cluster     (every call)
 
 Python is not entered by any file operation; it waits for a signal or for the end of the mount.
+
+A mount that survives its process has a keeper (keeper.py) beside it; then this process is told to
+let go of the mount instead of ending it, or takes over one that is there.
 """
 
-import dataclasses
+import errno
 import logging
+import os
 import pathlib
+import signal
+import stat
+import threading
+from collections.abc import Sequence
 from typing import Any
 
 from fs3 import _native
 from fs3._proto import common_pb2
+from fs3.client import Client
+from fs3.errors import error_for
 from fs3.mount.cluster import ClusterWatch
+from fs3.mount.keeper import Link
 from fs3.mount.mount_point import allow_other, check_mount_point
+from fs3.mount.options import MountOptions
 from fs3.mount.serve import serve
 from fs3.runtime.clock import Clock, RealClock
 from fs3.runtime.entropy import Entropy, SystemEntropy
 from fs3.runtime.telemetry import setup_logging
+from fs3.types import ROOT_INODE
 
-__all__ = ["MountOptions", "run"]
+__all__ = ["run"]
 
 log = logging.getLogger(__name__)
 
 END_POLL_S = 3600.0
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MountOptions:
-    """What can be chosen about a native mount. Defaults are for everybody."""
-
-    read_only: bool = False
-    uring: str = "auto"  # FUSE over io_uring: auto, off, required
-    uring_depth: int = 16  # requests in flight per CPU
-    reactors: int = 0  # threads; 0: one per core, at most 4
-    ttl_max_s: float = 1.0  # the kernel believes names and attributes no longer than this
-    direct_io: bool = False  # never use the page cache
-    write_back_bytes: int = 4 << 20  # per open file; 0: every write waits for its chains
-    allow_suid: bool = False
-    allow_dev: bool = False
+LET_GO_S = 10.0  # for requests under way; what is late is sent to the next process again
 
 
 def run(
@@ -47,28 +46,31 @@ def run(
     *,
     mgmtd: str,
     cluster_id: str = "",
-    read_only: bool = False,
     ready_fd: int | None = None,
     options: MountOptions | None = None,
+    keeper: Link | None = None,
+    inherited: Sequence[int] = (),
     clock: Clock | None = None,
     entropy: Entropy | None = None,
 ) -> None:
     """Mounts and serves until SIGTERM, SIGINT or an unmount; call in the main thread.
 
     `mgmtd`: gRPC address of the manager; `cluster_id`: in hex, another cluster is refused.
-    `ready_fd` gets one JSON line once the mount answers.
+    `ready_fd` gets one JSON line once the mount answers. `keeper`: the mount survives this process.
+    `inherited`: the descriptors of the process before, whose mount is taken over.
     Raises OSError when mounting fails, and OutcomeUnknown when the cluster cannot be reached.
     """
     setup_logging("mount")
     options = options or MountOptions()
-    if read_only:
-        options = dataclasses.replace(options, read_only=True)
-    check_mount_point(mount_point)
+    if not inherited:  # looking at a mount that nobody serves would wait for this process
+        check_mount_point(mount_point)
     front_end = _NativeMount(
         mount_point,
         mgmtd,
         cluster_id,
         options,
+        keeper,
+        inherited,
         clock or RealClock(),
         entropy or SystemEntropy(),
     )
@@ -84,11 +86,15 @@ class _NativeMount:
         mgmtd: str,
         cluster_id: str,
         options: MountOptions,
+        keeper: Link | None,
+        inherited: Sequence[int],
         clock: Clock,
         entropy: Entropy,
     ) -> None:
         self._mount_point = mount_point
         self._options = options
+        self._keeper = keeper
+        self._inherited = list(inherited)
         self._client_id = entropy.token(16)
         self._mount: _native.ClusterMount | None = None
         self._cluster = ClusterWatch(
@@ -98,7 +104,7 @@ class _NativeMount:
     def start(self) -> None:
         addresses = self._cluster.start()
         try:
-            mount = self._make(addresses)
+            mount = self._make(addresses, self._root_inode(addresses))
             mount.start()
             self._mount = mount  # from here on it is passed routing info
         except BaseException:
@@ -106,10 +112,27 @@ class _NativeMount:
             raise
         self._on_routing(self._cluster.routing)
         log.info(
-            "mounted %s, %s",
+            "%s %s, %s",
+            "took over" if self._inherited else "mounted",
             self._mount_point,
             "io_uring" if mount.over_uring() else "classic",
         )
+        if self._keeper is not None:
+            self._keeper.announce(mount.descriptors())
+            threading.Thread(
+                target=self._obey, args=(self._keeper, mount), name="fs3-keeper", daemon=True
+            ).start()
+
+    def _obey(self, keeper: Link, mount: _native.ClusterMount) -> None:
+        if not keeper.wait():
+            log.warning("the keeper of this mount is gone; the mount ends")
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        if not mount.let_go(LET_GO_S):
+            log.warning("some requests are answered by the next process")
+        log.info("let go of %s", self._mount_point)
+        logging.shutdown()
+        os._exit(0)  # nothing may be closed: the next process has the same files open
 
     def wait_ended(self) -> None:
         mount = self._mount
@@ -133,7 +156,18 @@ class _NativeMount:
         if mount is not None and mount.running():
             mount.update_routing(routing.SerializeToString())
 
-    def _make(self, meta_addresses: list[str]) -> _native.ClusterMount:
+    def _root_inode(self, meta_addresses: list[str]) -> int:
+        """Of the directory that is mounted; a mount that is taken over knows it."""
+        if self._options.subdir.strip("/") == "" or self._inherited:
+            return ROOT_INODE
+        cluster_id = self._cluster.routing.cluster_id
+        with Client(meta_addresses=meta_addresses, cluster_id=cluster_id) as client:
+            info = client.stat(self._options.subdir)
+        if not stat.S_ISDIR(info.st_mode):
+            raise error_for(errno.ENOTDIR, "mount", f"{self._options.subdir} is not a directory")
+        return info.st_ino
+
+    def _make(self, meta_addresses: list[str], root_inode: int) -> _native.ClusterMount:
         chosen = self._options
         return _native.cluster_mount(
             str(self._mount_point.absolute()),
@@ -150,4 +184,7 @@ class _NativeMount:
             allow_suid=chosen.allow_suid,
             allow_dev=chosen.allow_dev,
             write_back_bytes=chosen.write_back_bytes,
+            survives=self._keeper is not None,
+            inherited=self._inherited,
+            root_inode=root_inode,
         )

@@ -229,8 +229,8 @@ void pump(const std::shared_ptr<Core>& core, Lane& lane, const std::shared_ptr<O
   }
 }
 
-// What a file under a quota has to do before it grows to `end`: nothing, tell the service how far it
-// is, or ask whether there is room again. REQUIRES: mutex held.
+// What a file under a quota has to do before it grows to `end`: nothing, tell the service how far
+// it is, or ask whether there is room again. REQUIRES: mutex held.
 enum class Growth { kFree, kSettle, kAsk };
 Growth growth(const OpenFile& file, uint64_t end) {
   if (!file.limited || end <= file.size) return Growth::kFree;

@@ -30,12 +30,13 @@ constexpr size_t kCopiedPayload = 64u << 10;
 class ClassicRequest final : public Request {
  public:
   // `message` may be reused after the constructor, unless `owner` (the buffer it lies in) is kept.
-  ClassicRequest(std::shared_ptr<Device> device, OperationStatistics* statistics,
-                 const Decoded& decoded, const Buffer& owner)
-      : device_(std::move(device)) {
+  ClassicRequest(std::shared_ptr<Device> device, Session& session, const Decoded& decoded,
+                 const Buffer& owner)
+      : device_(std::move(device)), under_way_(session.under_way()) {
+    under_way_.fetch_add(1, std::memory_order_relaxed);
     header_ = decoded.header;
     started_ns_ = now_ns();
-    statistics_ = statistics;
+    statistics_ = &session.statistics();
     FS3_CHECK(decoded.operation.size() <= arguments_.size());
     std::memcpy(arguments_.data(), decoded.operation.data(), decoded.operation.size());
     operation_ = Bytes(arguments_.data(), decoded.operation.size());
@@ -53,6 +54,8 @@ class ClassicRequest final : public Request {
     }
     payload_ = Bytes(kept_.data(), size);
   }
+
+  ~ClassicRequest() override { under_way_.fetch_sub(1, std::memory_order_release); }
 
   bool keeps_owner() const { return keeps_owner_; }
 
@@ -92,6 +95,7 @@ class ClassicRequest final : public Request {
 
  private:
   std::shared_ptr<Device> device_;
+  std::atomic<int64_t>& under_way_;
   alignas(8) std::array<std::byte, 128> arguments_;
   alignas(8) std::array<std::byte, kInlinePayload> inline_;
   Buffer kept_;
@@ -150,11 +154,11 @@ void ClassicReader::accept(size_t length) {
     if (length < sizeof(fuse_in_header)) return;
     Decoded malformed;
     std::memcpy(&malformed.header, message.data(), sizeof malformed.header);
-    auto* request = new ClassicRequest(device_, &session_.statistics(), malformed, buffer_);
+    auto* request = new ClassicRequest(device_, session_, malformed, buffer_);
     reply_error(RequestPtr(request), EIO);
     return;
   }
-  auto* request = new ClassicRequest(device_, &session_.statistics(), *decoded, buffer_);
+  auto* request = new ClassicRequest(device_, session_, *decoded, buffer_);
   bool taken = request->keeps_owner();
   session_.dispatch(RequestPtr(request), decoded->known);
   if (taken) buffer_ = Buffer::allocate(kReadAt + kReadSize);

@@ -75,10 +75,36 @@ ChangeMark mark_change(NodeTable& nodes, const Request& request) {
   }
 }
 
+// Operations that must happen once, though the kernel may send them again to the next process: all
+// that add, move or take away names, of files or of attributes. The others come to the same when
+// they happen twice.
+bool changes_names(const Request& request) {
+  switch (request.opcode()) {
+    case FUSE_MKNOD:
+    case FUSE_MKDIR:
+    case FUSE_SYMLINK:
+    case FUSE_LINK:
+    case FUSE_CREATE:
+    case FUSE_UNLINK:
+    case FUSE_RMDIR:
+    case FUSE_RENAME:
+    case FUSE_RENAME2:
+    case FUSE_SETXATTR:
+    case FUSE_REMOVEXATTR:
+      return true;
+    default:
+      return false;
+  }
+}
+
 }  // namespace
 
 ClusterFs::ClusterFs(std::shared_ptr<client::Client> client, ClusterFsOptions options)
-    : client_(std::move(client)), options_(options) {}
+    : client_(std::move(client)), options_(std::move(options)) {
+  if (options_.handover == nullptr) return;
+  files_.begin(options_.handover->generation());
+  directories_.begin(options_.handover->generation());
+}
 
 void ClusterFs::handle(RequestPtr request) {
   if (is_virtual(*request)) return handle_virtual(std::move(request));
@@ -156,13 +182,26 @@ void ClusterFs::call(RequestPtr request, pb::Method method, const std::string& b
                      Raw then) {
   std::string caller = callers_.of(*request);
   ChangeMark change = mark_change(nodes_, *request);
-  client_->meta_call(static_cast<uint16_t>(method), std::move(caller), umask, body,
-                     [this, request = std::move(request), change = std::move(change),
-                      then = std::move(then)](Result<std::string> reply) mutable {
-                       change.end();
-                       if (!reply.ok()) return reply_status(std::move(request), reply.status());
-                       then(std::move(request), std::move(reply).value());
-                     });
+  client::Client::CallName name = client_->new_call_name();
+  uint32_t record = Handover::kNone;
+  if (Handover* handover = options_.handover.get();
+      handover != nullptr && changes_names(*request) && !is_virtual(*request)) {
+    if (is_repeated(*request)) name = *handover->earlier_call(request->unique());
+    record = handover->begin_call(request->unique(), name);
+  }
+  client_->meta_call_as(name, static_cast<uint16_t>(method), std::move(caller), umask, body,
+                        [this, record, request = std::move(request), change = std::move(change),
+                         then = std::move(then)](Result<std::string> reply) mutable {
+                          change.end();
+                          if (reply.ok()) {
+                            then(std::move(request), std::move(reply).value());
+                          } else {
+                            reply_status(std::move(request), reply.status());
+                          }
+                          // Not before the answer: a request that is sent again after its record
+                          // went would be a second one to the service.
+                          if (record != Handover::kNone) options_.handover->end_call(record);
+                        });
 }
 
 void ClusterFs::reply_status(RequestPtr request, const Status& status) {
@@ -188,6 +227,17 @@ void ClusterFs::settled(RequestPtr request, uint64_t inode, Function<void(Reques
 void ClusterFs::kill_privileges(RequestPtr request, uint64_t inode,
                                 Function<void(RequestPtr)> then) {
   uint32_t mode = nodes_.mode(inode);
+  if (mode == 0) {  // told by the process before
+    pb::GetAttrRequest body;
+    body.set_inode(inode);
+    return call_for<pb::AttrReply>(
+        std::move(request), pb::GETATTR, body,
+        [this, inode, then = std::move(then)](RequestPtr request,
+                                              const pb::AttrReply& reply) mutable {
+          nodes_.set_mode(inode, type_bits(reply.attr().type()) | (reply.attr().mode() & 07777));
+          kill_privileges(std::move(request), inode, std::move(then));
+        });
+  }
   uint32_t kept = mode & ~static_cast<uint32_t>(S_ISUID);
   if (mode & S_IXGRP) kept &= ~static_cast<uint32_t>(S_ISGID);
   if (kept == mode) return then(std::move(request));

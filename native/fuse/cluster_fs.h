@@ -1,4 +1,5 @@
-// ClusterFs: the file system of a cluster under a FUSE session. Node ids are inode ids (root 1).
+// ClusterFs: the file system of a cluster under a FUSE session. Node ids are inode ids; the session
+// translates that of the root, when another directory is mounted.
 //
 //   FUSE request ── ops_*.cc: unpack, one reply ──> client::Client ──> metadata service, chains
 //
@@ -40,18 +41,24 @@ namespace pb = proto::meta;
 
 struct ClusterFsOptions {
   int64_t ttl_max_ns = kNsPerSecond;
+  uint64_t root_inode = FUSE_ROOT_ID;               // of the directory that is mounted
   bool direct_io = false;                           // every open bypasses the page cache
   int64_t shutdown_timeout_ns = 60 * kNsPerSecond;  // for what is still open at the end
+  bool write_back = true;                           // writes may be answered before they are sent
+  std::shared_ptr<Handover> handover;               // null: nobody takes this mount over
 };
 
 class ClusterFs : public Filesystem {
  public:
   ClusterFs(std::shared_ptr<client::Client> client, ClusterFsOptions options);
 
-  void attached(Session& session) override { session_ = &session; }
+  // After a takeover: opens again what the process before had open, before it returns.
+  void attached(Session& session) override;
   void handle(RequestPtr request) override;
   // Closes all files, so that what was written is settled, then shuts the client down.
   void shutdown() override;
+
+  void settle_all() override;
 
   struct Counts {
     size_t open_files, nodes;
@@ -93,6 +100,7 @@ class ClusterFs : public Filesystem {
   void opened(RequestPtr request, std::string raw);
   void create(RequestPtr request);
   void created(RequestPtr request, std::string raw);
+  void made(RequestPtr request, const pb::OpenReply& reply, const std::string& raw);
   void flush(RequestPtr request);
   void fsync(RequestPtr request);
   void fsyncdir(RequestPtr request);
@@ -118,12 +126,29 @@ class ClusterFs : public Filesystem {
                   bool plus, DirentPacker& packer);
 
   // ---- ops_virtual.cc
-  static bool is_virtual(const Request& request);
+  bool is_virtual(const Request& request) const;
   void handle_virtual(RequestPtr request);
   void remove_linked(RequestPtr request);
+  void walk(RequestPtr request, uint64_t parent, std::string path);
   void remove_moved(RequestPtr request);
   void remove_all(RequestPtr request, uint64_t parent, const std::string& name, bool directory,
                   Function<void(RequestPtr)> then);
+
+  // ---- takeover.cc
+  void restore(const Handover::OpenHandle& handle, Function<void(Status)> done);
+  void reopen(const Handover::OpenHandle& handle, Function<void(Status)> done);
+  bool add_restored(const Handover::OpenHandle& handle, const std::string& raw);
+  // Sent again by the kernel, and the process before had sent its metadata call.
+  bool is_repeated(const Request& request) const;
+  // What an open gave under the name of the process before is of no use here: opens once more.
+  void open_again(RequestPtr request, uint64_t inode, uint32_t flags, Raw then);
+  // An append that may have been made already, by the process before: it goes where the kernel
+  // said, unless others have appended since.
+  bool is_repeated_append(const Request& request, const File& file) const;
+  // Around a settlement of a file: for whoever takes the mount over. The second is called when it
+  // succeeded, and returns what is owed to the caller for bytes that died with the process before.
+  uint32_t written_before(const File& file) const;
+  Status settled_now(File& file, uint32_t written);
 
   // ---- cluster_fs.cc: what the operations share
   // One metadata call. `then` gets the reply's bytes; a failure answers the request with its errno.

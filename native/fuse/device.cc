@@ -284,6 +284,10 @@ void abort_connection(uint32_t number) {
   file << "1";
 }
 
+Status resend_requests(const Device& device) {
+  return notify(device, kNotifyResend, nullptr, 0, {});
+}
+
 Status invalidate_data(const Device& device, uint64_t node, int64_t offset, int64_t length) {
   fuse_notify_inval_inode_out out{node, offset, length};
   return notify(device, FUSE_NOTIFY_INVAL_INODE, &out, sizeof out, {});

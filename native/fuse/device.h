@@ -60,6 +60,10 @@ uint32_t connection_number(const std::string& mountpoint);
 // Ends the connection at once: every waiting system call gets ECONNABORTED. No effect on 0.
 void abort_connection(uint32_t number);
 
+// Asks for the requests again that were read from any descriptor of the connection and not
+// answered; their unique ids have kUniqueResend set then. Linux 6.9.
+Status resend_requests(const Device& device);
+
 // Tell the kernel to forget what it cached. They may wait for locks that are held until a request
 // of this session is answered: never call them on a reactor, except invalidate_attributes, which
 // takes no lock. Ok when the kernel knows nothing of the object.

@@ -21,6 +21,11 @@ uint64_t DirectoryPage::last_cookie() const {
   return reply.entries().empty() ? after : reply.entries().rbegin()->cookie();
 }
 
+void DirectoryTable::begin(uint64_t generation) {
+  std::lock_guard lock(mutex_);
+  first_ = next_ = (generation << 40) + 1;
+}
+
 uint64_t DirectoryTable::add(uint64_t inode) {
   std::lock_guard lock(mutex_);
   if (by_handle_.size() >= kOpenMax) return 0;
@@ -29,10 +34,12 @@ uint64_t DirectoryTable::add(uint64_t inode) {
   return handle;
 }
 
-DirectoryPtr DirectoryTable::find(uint64_t handle) {
+DirectoryPtr DirectoryTable::find(uint64_t handle, uint64_t inode) {
   std::lock_guard lock(mutex_);
   auto found = by_handle_.find(handle);
-  return found == by_handle_.end() ? nullptr : found->second;
+  if (found != by_handle_.end()) return found->second;
+  if (handle == 0 || handle >= first_ || by_handle_.size() >= kOpenMax) return nullptr;
+  return by_handle_.emplace(handle, std::make_shared<Directory>(inode)).first->second;
 }
 
 void DirectoryTable::remove(uint64_t handle) {

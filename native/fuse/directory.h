@@ -57,12 +57,15 @@ using DirectoryPtr = std::shared_ptr<Directory>;
 class DirectoryTable {
  public:
   static constexpr size_t kOpenMax = 1u << 20;
-  uint64_t add(uint64_t inode);  // 0: too many
-  DirectoryPtr find(uint64_t handle);
+  void begin(uint64_t generation);  // as FileTable
+  uint64_t add(uint64_t inode);     // 0: too many
+  // One that a process before had opened is made anew: the kernel says where it is.
+  DirectoryPtr find(uint64_t handle, uint64_t inode);
   void remove(uint64_t handle);
 
  private:
   std::mutex mutex_;
+  uint64_t first_ = 1;                                    // guarded by mutex_: of this process
   uint64_t next_ = 1;                                     // guarded by mutex_
   std::unordered_map<uint64_t, DirectoryPtr> by_handle_;  // guarded by mutex_
 };

@@ -2,7 +2,15 @@
 
 #include <fcntl.h>
 
+#include "base/check.h"
+
 namespace fs3::fuse {
+namespace {
+
+// A process would have to open a file 10^12 times before its numbers met those of the next one.
+constexpr int kGenerationShift = 40;
+
+}  // namespace
 
 bool File::writable() const { return (flags & O_ACCMODE) != O_RDONLY; }
 
@@ -13,11 +21,23 @@ uint64_t FileTable::add(FilePtr file) {
   }
   uint64_t index = file->inode % kShards;
   uint64_t handle = next_.fetch_add(1, std::memory_order_relaxed) * kShards + index;
-  Shard& shard = shards_[index];
+  insert(handle, std::move(file));
+  return handle;
+}
+
+void FileTable::begin(uint64_t generation) { next_ = (generation << kGenerationShift) + 1; }
+
+void FileTable::restore(uint64_t handle, FilePtr file) {
+  FS3_CHECK(handle % kShards == file->inode % kShards);
+  count_.fetch_add(1, std::memory_order_relaxed);
+  insert(handle, std::move(file));
+}
+
+void FileTable::insert(uint64_t handle, FilePtr file) {
+  Shard& shard = shards_[handle % kShards];
   std::lock_guard lock(shard.mutex);
   shard.by_inode[file->inode].push_back(file);
   shard.by_handle.emplace(handle, std::move(file));
-  return handle;
 }
 
 FilePtr FileTable::find(uint64_t handle) {
@@ -50,6 +70,15 @@ FilePtr FileTable::any_of(uint64_t inode) {
     if (file->writable()) return file;
   }
   return found->second.front();
+}
+
+std::vector<FilePtr> FileTable::all() {
+  std::vector<FilePtr> files;
+  for (Shard& shard : shards_) {
+    std::lock_guard lock(shard.mutex);
+    for (auto& [handle, file] : shard.by_handle) files.push_back(file);
+  }
+  return files;
 }
 
 std::vector<FilePtr> FileTable::remove_all() {

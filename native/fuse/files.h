@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "client/client.h"
+#include "fuse/handover.h"
 
 namespace fs3::fuse {
 
@@ -21,7 +22,10 @@ struct File {
   uint64_t inode = 0;
   uint32_t flags = 0;  // open(2)
   client::FileHandle handle;
-  std::string session;  // of the metadata service; empty for a read-only open
+  std::string session;              // of the metadata service; empty for a read-only open
+  uint32_t slot = Handover::kNone;  // its record for whoever takes the mount over
+  // Buffered bytes of it died with the process before: the next flush or fsync says so, once.
+  std::atomic<bool> lost{false};
   bool writable() const;
 };
 using FilePtr = std::shared_ptr<File>;
@@ -30,13 +34,18 @@ class FileTable {
  public:
   static constexpr size_t kOpenMax = 1u << 20;
 
+  // Before the first add: numbers of another generation are never given out.
+  void begin(uint64_t generation);
   // 0: too many open files.
   uint64_t add(FilePtr file);
+  // Under the number that it had in a process before.
+  void restore(uint64_t handle, FilePtr file);
   // Null: no such handle.
   FilePtr find(uint64_t handle);
   FilePtr remove(uint64_t handle);
   // An open file of the inode, a writable one when there is any; null when it is not open here.
   FilePtr any_of(uint64_t inode);
+  std::vector<FilePtr> all();
   std::vector<FilePtr> remove_all();
   size_t size() const { return count_.load(std::memory_order_relaxed); }
 
@@ -49,6 +58,7 @@ class FileTable {
     std::unordered_map<uint64_t, FilePtr> by_handle;              // guarded by mutex
     std::unordered_map<uint64_t, std::vector<FilePtr>> by_inode;  // guarded by mutex
   };
+  void insert(uint64_t handle, FilePtr file);
   std::array<Shard, kShards> shards_;
   std::atomic<uint64_t> next_{1};
   std::atomic<size_t> count_{0};

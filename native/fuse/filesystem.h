@@ -20,6 +20,9 @@ class Filesystem {
   // Opcodes with a known header (kernel.h) except INIT, DESTROY and INTERRUPT, which the session
   // answers. FORGET and BATCH_FORGET end with reply_nothing().
   virtual void handle(RequestPtr request) = 0;
+  // Sends and settles what was written; everything stays open. Before another process takes over.
+  // May block.
+  virtual void settle_all() {}
   // Closes what is open and answers every request that is still held. Called once, from the
   // controlling thread, when the kernel has let go of the mount or is about to; the reactors still
   // run. May block.

@@ -19,7 +19,10 @@ namespace fs3::fuse {
 constexpr uint32_t kMinorOffered = 42;  // what we speak; the kernel takes the lower of both
 
 constexpr uint64_t kInitDirectIoAllowMmap = 1ull << 36;
+constexpr uint64_t kInitHasResend = 1ull << 39;  // Linux 6.9
 constexpr uint64_t kInitOverIoUring = 1ull << 41;
+
+constexpr int kNotifyResend = 7;
 
 constexpr uint32_t kOpTmpfile = 51;
 constexpr uint32_t kOpStatx = 52;

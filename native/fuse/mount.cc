@@ -81,6 +81,20 @@ Status Mount::stop(bool force) {
   return Status();
 }
 
+std::vector<int> Mount::descriptors() const {
+  std::lock_guard lock(mutex_);
+  if (session_ == nullptr || options_.handover == nullptr) return {};
+  std::vector<int> all{options_.handover->fd()};
+  for (int fd : session_->descriptors()) all.push_back(fd);
+  return all;
+}
+
+bool Mount::let_go(int64_t timeout_ns) {
+  bool answered = session_->let_go(timeout_ns);
+  filesystem_->settle_all();
+  return answered;
+}
+
 // What was posted to the reactors before has run when it returns.
 void Mount::drain_reactors() {
   for (auto& reactor : reactors_) {

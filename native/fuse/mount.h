@@ -38,6 +38,14 @@ class Mount {
   // `force`), and ends everything. EBUSY: in use, still mounted. Idempotent.
   Status stop(bool force);
 
+  // For a keeper: the descriptors of the connection, and that of the memory (handover.h) in front.
+  // Empty unless the options have a handover, and after stop(). They are this process's.
+  std::vector<int> descriptors() const;
+  // Ends the service without an end of the mount, for another process: reads no further requests,
+  // answers those under way, settles what was written. False: not all were answered in that time.
+  // The process has to end then, at once and without stop().
+  bool let_go(int64_t timeout_ns);
+
   bool running() const;
   bool over_uring() const;
   std::vector<OperationSample> operations() const;

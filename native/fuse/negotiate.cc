@@ -26,7 +26,7 @@ constexpr uint64_t kTaken = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRI
                             FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
                             FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS |
                             FUSE_HANDLE_KILLPRIV_V2 | FUSE_INIT_EXT | FUSE_SETXATTR_EXT |
-                            FUSE_POSIX_ACL | kInitDirectIoAllowMmap;
+                            FUSE_POSIX_ACL | kInitDirectIoAllowMmap | kInitHasResend;
 
 }  // namespace
 
@@ -51,6 +51,7 @@ Result<Negotiated> negotiate_init(Bytes arguments, const Negotiation& wanted) {
   Negotiated result;
   result.kernel_minor = in.minor;
   result.uring = (taken & kInitOverIoUring) != 0;
+  result.resends = (taken & kInitHasResend) != 0;
   fuse_init_out& out = result.out;
   out.major = kMajor;
   out.minor = std::min(in.minor, kMinorOffered);

@@ -19,6 +19,7 @@ struct Negotiated {
   fuse_init_out out{};
   uint32_t kernel_minor = 0;
   bool uring = false;
+  bool resends = false;  // requests that were read and not answered can be had again
 };
 
 // `arguments`: what follows fuse_in_header of INIT. Fails for protocols other than 7.31 and later

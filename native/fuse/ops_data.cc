@@ -46,6 +46,8 @@ void ClusterFs::do_write(RequestPtr request, FilePtr file) {
   // A page of a mapping has its place, though the handle that the kernel picked may append.
   auto at =
       in.write_flags & FUSE_WRITE_CACHE ? client::WriteAt::kOffset : client::WriteAt::kAsOpened;
+  if (is_repeated_append(*request, *file)) at = client::WriteAt::kOffset;
+  if (options_.handover != nullptr) options_.handover->note_written(file->slot);
   Buffer data = request->payload_buffer(in.size);
   client_->write(file->handle, offset, std::move(data), at,
                  [this, file, request = std::move(request)](Result<size_t> written) mutable {

@@ -51,7 +51,7 @@ void ClusterFs::releasedir(RequestPtr request) {
 
 void ClusterFs::readdir(RequestPtr request) {
   const auto& in = request->arguments<fuse_read_in>();
-  DirectoryPtr directory = directories_.find(in.fh);
+  DirectoryPtr directory = directories_.find(in.fh, request->node());
   if (directory == nullptr) return reply_error(std::move(request), EBADF);
   if (in.size > kMaxTransfer) return reply_error(std::move(request), EINVAL);
   std::string caller = callers_.of(*request);

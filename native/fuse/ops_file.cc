@@ -64,6 +64,9 @@ bool ClusterFs::make_handle(const pb::OpenReply& reply, const std::string& raw, 
     client_->close(file->handle, [](Status) {});
     return false;
   }
+  if (options_.handover != nullptr) {
+    file->slot = options_.handover->note_open(out->fh, file->inode, flags);
+  }
   bool unchanged =
       nodes_.content_unchanged(attr.inode(), {attr.data_version(), attr.size(), attr.mtime_ns()});
   bool direct = options_.direct_io || (flags & O_DIRECT);
@@ -103,6 +106,17 @@ void ClusterFs::created(RequestPtr request, std::string raw) {
   if (!reply.ParseFromString(raw) || reply.attr().inode() == 0) {
     return reply_error(std::move(request), EIO);
   }
+  uint32_t flags = request->arguments<fuse_create_in>().flags;
+  if (!is_repeated(*request)) return made(std::move(request), reply, raw);
+  open_again(std::move(request), reply.attr().inode(), flags,
+             [this](RequestPtr request, const std::string& raw) {
+               pb::OpenReply reply;
+               if (!reply.ParseFromString(raw)) return reply_error(std::move(request), EIO);
+               made(std::move(request), reply, raw);
+             });
+}
+
+void ClusterFs::made(RequestPtr request, const pb::OpenReply& reply, const std::string& raw) {
   const pb::Attr& attr = reply.attr();
   uint32_t flags = request->arguments<fuse_create_in>().flags;
   // Somebody else made it first, and this open has truncated it.
@@ -128,11 +142,13 @@ void ClusterFs::flush(RequestPtr request) {
   FilePtr file = files_.find(request->arguments<fuse_flush_in>().fh);
   if (file == nullptr) return reply_error(std::move(request), EBADF);
   if (!file->writable()) return reply_error(std::move(request), 0);
+  uint32_t written = written_before(*file);
   client_->fsync(file->handle, false,
-                 [this, file, change = ChangeMark(nodes_, file->inode),
+                 [this, file, written, change = ChangeMark(nodes_, file->inode),
                   request = std::move(request)](Status status) mutable {
                    if (file->writable()) note_settled(*file);
                    change.end();
+                   if (status.ok()) status = settled_now(*file, written);
                    if (!status.ok()) return reply_status(std::move(request), status);
                    reply_error(std::move(request), 0);
                  });
@@ -142,11 +158,13 @@ void ClusterFs::flush(RequestPtr request) {
 void ClusterFs::fsync(RequestPtr request) {
   FilePtr file = files_.find(request->arguments<fuse_fsync_in>().fh);
   if (file == nullptr) return reply_error(std::move(request), EBADF);
+  uint32_t written = written_before(*file);
   client_->fsync(file->handle, true,
-                 [this, file, change = ChangeMark(nodes_, file->inode),
+                 [this, file, written, change = ChangeMark(nodes_, file->inode),
                   request = std::move(request)](Status status) mutable {
                    if (file->writable()) note_settled(*file);
                    change.end();
+                   if (status.ok()) status = settled_now(*file, written);
                    if (!status.ok()) return reply_status(std::move(request), status);
                    reply_error(std::move(request), 0);
                  });
@@ -164,6 +182,7 @@ void ClusterFs::fsyncdir(RequestPtr request) {
 void ClusterFs::release(RequestPtr request) {
   FilePtr file = files_.remove(request->arguments<fuse_release_in>().fh);
   if (file == nullptr) return reply_error(std::move(request), EBADF);
+  if (options_.handover != nullptr) options_.handover->note_closed(file->slot);
   client_->close(file->handle,
                  [this, file, change = ChangeMark(nodes_, file->writable() ? file->inode : 0),
                   request = std::move(request)](Status status) mutable {

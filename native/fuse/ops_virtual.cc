@@ -47,12 +47,12 @@ void reply_node(RequestPtr request, uint64_t node) {
   reply_value(std::move(request), out);
 }
 
-void lookup_virtual(RequestPtr request) {
+void lookup_virtual(RequestPtr request, uint64_t root) {
   uint64_t parent = request->node();
   Bytes payload = request->payload();
   std::string_view name;
   if (int error = take_name(payload, &name)) return reply_error(std::move(request), error);
-  if (parent == FUSE_ROOT_ID && name == kTopName) return reply_node(std::move(request), kTop);
+  if (parent == root && name == kTopName) return reply_node(std::move(request), kTop);
   if (parent == kTop && name == kRemoveName) return reply_node(std::move(request), kRemove);
   reply_error(std::move(request), ENOENT);
 }
@@ -100,9 +100,9 @@ uint64_t new_parent(const Request& request) {
 
 }  // namespace
 
-bool ClusterFs::is_virtual(const Request& request) {
+bool ClusterFs::is_virtual(const Request& request) const {
   if (virtual_tree::is_virtual(request.node())) return true;
-  if (request.opcode() == FUSE_LOOKUP && request.node() == FUSE_ROOT_ID) {
+  if (request.opcode() == FUSE_LOOKUP && request.node() == options_.root_inode) {
     Bytes payload = request.payload();
     std::string_view name;
     return take_name(payload, &name) == 0 && name == kTopName;
@@ -113,7 +113,7 @@ bool ClusterFs::is_virtual(const Request& request) {
 void ClusterFs::handle_virtual(RequestPtr request) {
   switch (request->opcode()) {
     case FUSE_LOOKUP:
-      return lookup_virtual(std::move(request));
+      return lookup_virtual(std::move(request), options_.root_inode);
     case FUSE_FORGET:
       return reply_nothing(std::move(request));
     case FUSE_GETATTR:
@@ -152,26 +152,33 @@ void ClusterFs::remove_linked(RequestPtr request) {
                  static_cast<int>(target.size()), target.data(), session_->mountpoint().c_str());
     return reply_error(std::move(request), EINVAL);
   }
-  pb::ResolveRequest body;
-  body.set_base(FUSE_ROOT_ID);
-  body.set_path(path->data(), path->size());
-  call_for<pb::ResolveReply>(std::move(request), pb::RESOLVE, body,
-                             [this](RequestPtr request, const pb::ResolveReply& reply) {
-                               if (!reply.has_entry())
-                                 return reply_error(std::move(request), ENOENT);
-                               // The root, or a path that ends in "..": nothing that somebody meant
-                               // to remove.
-                               if (reply.name().empty())
-                                 return reply_error(std::move(request), EBUSY);
-                               uint64_t parent = reply.parent();
-                               remove_all(std::move(request), parent, reply.name(),
-                                          reply.entry().attr().type() == pb::DIRECTORY,
-                                          [this, parent, name = reply.name()](RequestPtr request) {
-                                            // The kernel knows nothing of a removal by this way.
-                                            (void)session_->invalidate_entry(parent, name);
-                                            reply_node(std::move(request), kGone);
-                                          });
-                             });
+  // The mount itself: nothing that somebody meant to remove.
+  if (path->empty()) return reply_error(std::move(request), EBUSY);
+  walk(std::move(request), options_.root_inode, std::string(*path));
+}
+
+// Name by name and never up or along a symbolic link, so that it does not leave the mount.
+void ClusterFs::walk(RequestPtr request, uint64_t parent, std::string path) {
+  size_t end = path.find('/');
+  std::string name = path.substr(0, end);
+  size_t next = end == std::string::npos ? end : path.find_first_not_of('/', end);
+  std::string rest = next == std::string::npos ? std::string() : path.substr(next);
+  if (name == "..") return reply_error(std::move(request), EINVAL);
+  pb::LookupRequest body;
+  body.set_parent(parent);
+  body.set_name(name);
+  auto found = [this, parent, name, rest = std::move(rest)](RequestPtr request,
+                                                            const pb::LookupReply& reply) mutable {
+    const pb::Attr& attr = reply.entry().attr();
+    if (!rest.empty()) return walk(std::move(request), attr.inode(), std::move(rest));
+    auto gone = [this, parent, name](RequestPtr request) {
+      // The kernel knows nothing of a removal by this way.
+      (void)session_->invalidate_entry(parent, name);
+      reply_node(std::move(request), kGone);
+    };
+    remove_all(std::move(request), parent, name, attr.type() == pb::DIRECTORY, std::move(gone));
+  };
+  call_for<pb::LookupReply>(std::move(request), pb::LOOKUP, body, std::move(found));
 }
 
 // mv NAME 3fs-virt/rm-rf/

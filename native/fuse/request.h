@@ -28,6 +28,8 @@ class Request {
   uint32_t opcode() const { return header_.opcode; }
   uint64_t unique() const { return header_.unique; }
   uint64_t node() const { return header_.nodeid; }
+  // For the session: the kernel calls the root of every mount FUSE_ROOT_ID.
+  void set_root(uint64_t inode);
   uint32_t uid() const { return header_.uid; }
   uint32_t gid() const { return header_.gid; }
   uint32_t pid() const { return header_.pid; }

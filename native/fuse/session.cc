@@ -1,5 +1,6 @@
 #include "fuse/session.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <sys/sysinfo.h>
 #include <sys/uio.h>
@@ -7,6 +8,7 @@
 
 #include <cerrno>
 #include <charconv>
+#include <chrono>
 #include <cstdio>
 #include <cstring>
 #include <filesystem>
@@ -75,27 +77,81 @@ Result<std::unique_ptr<Session>> Session::mount(SessionOptions options,
                   "FUSE over io_uring is off: it needs Linux 6.14 and, as root, "
                   "echo Y > /sys/module/fuse/parameters/enable_uring");
   }
-  // Resolved now: once mounted, looking at the path would wait for ourselves.
-  std::error_code unresolved;
-  auto path = std::filesystem::canonical(options.mount.mountpoint, unresolved);
-  if (unresolved) {
-    return Status(static_cast<uint32_t>(unresolved.value()), "fuse/session",
-                  "mount point " + options.mount.mountpoint + ": " + unresolved.message());
-  }
-  options.mount.mountpoint = path.string();
   std::unique_ptr<Session> session(
       new Session(std::move(options), std::move(reactors), filesystem, std::move(ended)));
-  auto device = mount_device(session->options_.mount);
-  if (!device.ok()) return device.status();
-  session->device_ = *device;
-  session->connection_ = connection_number(session->options_.mount.mountpoint);
-  Status status = session->negotiate();
-  if (!status.ok()) return status;
+  bool made = session->options_.inherited.empty();
+  Status status = made ? session->make_mount() : session->take_over();
+  if (status.ok()) status = session->open_devices();
+  if (!status.ok()) {
+    session->let_go_ = !made;
+    return status;
+  }
   session->notifier_ = std::thread([raw = session.get()] { raw->notification_loop(); });
   filesystem.attached(*session);
   status = session->start_readers();
-  if (!status.ok()) return status;
+  if (!status.ok()) {
+    session->let_go_ = !made;
+    return status;
+  }
   return session;
+}
+
+Status Session::make_mount() {
+  // Resolved now: once mounted, looking at the path would wait for ourselves.
+  std::error_code unresolved;
+  auto path = std::filesystem::canonical(options_.mount.mountpoint, unresolved);
+  if (unresolved) {
+    return Status(static_cast<uint32_t>(unresolved.value()), "fuse/session",
+                  "mount point " + options_.mount.mountpoint + ": " + unresolved.message());
+  }
+  options_.mount.mountpoint = path.string();
+  auto device = mount_device(options_.mount);
+  if (!device.ok()) return device.status();
+  device_ = *device;
+  connection_ = connection_number(options_.mount.mountpoint);
+  return negotiate();
+}
+
+Status Session::take_over() {
+  if (options_.handover == nullptr) {
+    return Status(EINVAL, "fuse/session", "descriptors without the memory that goes with them");
+  }
+  Handover::Connection connection = options_.handover->connection();
+  options_.mount.mountpoint = connection.mountpoint;
+  connection_ = connection_number(connection.mountpoint);
+  kernel_minor_ = connection.kernel_minor;
+  resends_ = connection.resends;
+  options_.root_inode = connection.root_inode;
+  for (int fd : options_.inherited) {
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+    if (own < 0) {
+      return Status(static_cast<uint32_t>(errno), "fuse/session",
+                    std::string("a descriptor of the process before: ") + std::strerror(errno));
+    }
+    devices_.push_back(std::make_shared<Device>(own));
+  }
+  device_ = devices_.front();
+  return Status();
+}
+
+// One descriptor per reader, except after a takeover, which has those of the process before.
+Status Session::open_devices() {
+  bool kept = options_.handover != nullptr;
+  if (kept && !resends_) devices_.clear();
+  if (devices_.empty() && (!kept || resends_)) devices_.push_back(device_);
+  while (devices_.size() < reactors_.size() && (options_.inherited.empty() || !resends_)) {
+    auto device = device_->clone();
+    if (!device.ok()) return device.status();
+    devices_.push_back(*device);
+  }
+  return Status();
+}
+
+std::vector<int> Session::descriptors() const {
+  std::vector<int> descriptors;
+  if (!resends_) return {device_->fd()};
+  for (const auto& device : devices_) descriptors.push_back(device->fd());
+  return descriptors;
 }
 
 Status Session::negotiate() {
@@ -106,7 +162,8 @@ Status Session::negotiate() {
   std::memcpy(&header, message->data(), sizeof header);
   Negotiation wanted{.max_background = options_.max_background,
                      .max_readahead = options_.max_readahead,
-                     .offer_uring = options_.uring != UringMode::kOff && kernel_allows_uring()};
+                     .offer_uring = options_.uring != UringMode::kOff &&
+                                    options_.handover == nullptr && kernel_allows_uring()};
   auto answer = negotiate_init(message->subspan(sizeof header), wanted);
   if (!answer.ok()) return answer.status();
   kernel_minor_ = answer->kernel_minor;
@@ -121,6 +178,11 @@ Status Session::negotiate() {
     if (answer->uring) {
       std::fprintf(stderr, "fs3 mount: going without io_uring: %s\n", uring.to_string().c_str());
     }
+  }
+  resends_ = answer->resends;
+  if (options_.handover != nullptr) {
+    options_.handover->set_connection(
+        {answer->out, kernel_minor_, resends_, options_.root_inode, options_.mount.mountpoint});
   }
   return reply_init(header.unique, answer->out);
 }
@@ -178,10 +240,13 @@ Status Session::prepare_queues() {
 // on the classic way by itself, which is why every reactor has a reader in both modes.
 Status Session::start_readers() {
   Status status;
+  // Before anything is read: what this process has read would be sent again as well, and the answer
+  // to the first would reach nobody.
+  if (!options_.inherited.empty() && resends_) status = resend_requests(*device_);
+  if (!status.ok()) return status;
   for (size_t i = 0; i < reactors_.size(); ++i) {
-    auto device = i == 0 ? Result<std::shared_ptr<Device>>(device_) : device_->clone();
-    if (!device.ok()) return device.status();
-    readers_.push_back(std::make_unique<ClassicReader>(*this, *reactors_[i], *device));
+    readers_.push_back(
+        std::make_unique<ClassicReader>(*this, *reactors_[i], devices_[i % devices_.size()]));
   }
   for (size_t i = 0; i < reactors_.size() && status.ok(); ++i) {
     run_on(*reactors_[i], [&] {
@@ -192,9 +257,24 @@ Status Session::start_readers() {
   return status;
 }
 
+bool Session::let_go(int64_t timeout_ns) {
+  FS3_CHECK(options_.handover != nullptr);
+  let_go_ = true;
+  for (size_t i = 0; i < readers_.size(); ++i) {
+    run_on(*reactors_[i], [&] { readers_[i]->stop(); });
+  }
+  constexpr auto kPoll = std::chrono::milliseconds(2);
+  int64_t until_ns = now_ns() + timeout_ns;
+  while (under_way_.load(std::memory_order_acquire) > 0) {
+    if (now_ns() >= until_ns) return false;
+    std::this_thread::sleep_for(kPoll);
+  }
+  return true;
+}
+
 Session::~Session() {
   bool closed = true;
-  if (device_) run_on(*reactors_[0], [&] { closed = closed_; });
+  if (device_ && !let_go_) run_on(*reactors_[0], [&] { closed = closed_; });
   if (!closed) {
     Status status = unmount(true);
     // EINVAL: it is out of the name space already, and somebody still uses it.
@@ -246,22 +326,23 @@ void Session::dispatch(RequestPtr request, bool known) {
     case FUSE_DESTROY:
       return reply_error(std::move(request), 0);
     default:
+      request->set_root(options_.root_inode);
       filesystem_.handle(std::move(request));
   }
 }
 
 Status Session::invalidate_attributes(uint64_t node) {
-  return fuse::invalidate_attributes(*device_, node);
+  return fuse::invalidate_attributes(*device_, node_of(node));
 }
 
 Status Session::invalidate_data(uint64_t node, int64_t offset, int64_t length) {
-  return enqueue_notification([this, node, offset, length] {
+  return enqueue_notification([this, node = node_of(node), offset, length] {
     return fuse::invalidate_data(*device_, node, offset, length);
   });
 }
 
 Status Session::invalidate_entry(uint64_t parent, std::string name) {
-  return enqueue_notification([this, parent, name = std::move(name)] {
+  return enqueue_notification([this, parent = node_of(parent), name = std::move(name)] {
     return fuse::invalidate_entry(*device_, parent, name);
   });
 }

@@ -15,6 +15,7 @@
 //  3. No handler runs after the destructor returned.
 #pragma once
 
+#include <atomic>
 #include <condition_variable>
 #include <cstdint>
 #include <deque>
@@ -29,6 +30,7 @@
 #include "base/status.h"
 #include "fuse/device.h"
 #include "fuse/filesystem.h"
+#include "fuse/handover.h"
 #include "fuse/statistics.h"
 
 namespace fs3::fuse {
@@ -42,6 +44,12 @@ struct SessionOptions {
   uint32_t max_background = 256;  // asynchronous requests the kernel keeps in flight
   uint32_t max_readahead = 4u << 20;
   int64_t negotiate_timeout_ns = 10'000'000'000;
+  uint64_t root_inode = FUSE_ROOT_ID;  // what the file system calls the root of this mount
+  // Set: the mount can be taken over by another process (handover.h), and is served the classic
+  // way: over io_uring the kernel forgets the requests of a process that dies.
+  std::shared_ptr<Handover> handover;
+  // Of the process before (Session::descriptors()): the mount is taken over, not made.
+  std::vector<int> inherited;
 };
 
 // "Y" in /sys/module/fuse/parameters/enable_uring. A missing file means the kernel cannot.
@@ -52,7 +60,8 @@ class UringQueues;
 
 class Session {
  public:
-  // Mounts and negotiates. On success requests are flowing. On failure nothing is mounted.
+  // Mounts and negotiates, or takes a mount over. On success requests are flowing. On failure
+  // nothing is mounted, and a mount that was to be taken over is as it was.
   // REQUIRES: the reactors run and outlive the session.
   static Result<std::unique_ptr<Session>> mount(SessionOptions options,
                                                 std::vector<Reactor*> reactors,
@@ -60,6 +69,14 @@ class Session {
   // Unmounts lazily when still mounted and aborts the connection: whoever still uses it gets
   // ECONNABORTED, dirty mapped pages are lost (syncfs first).
   ~Session();
+
+  // What a keeper has to hold, so that the mount outlives this process and its requests can be had
+  // again. Valid as long as the session. REQUIRES: options.handover.
+  std::vector<int> descriptors() const;
+  // Reads no further requests, and waits until those under way are answered or the time is over.
+  // The mount stays as it is, for another process: the destructor does not unmount it. True: all
+  // are answered.
+  bool let_go(int64_t timeout_ns);
 
   // unmount_path() of this mount. The kernel closes the connection when the last user is gone.
   Status unmount(bool lazy);
@@ -81,33 +98,49 @@ class Session {
   void connection_closed();
   // For the readers: hands a request to the filesystem, or answers what the session answers itself.
   void dispatch(RequestPtr request, bool known);
+  // For the classic reader: requests between being read and being answered.
+  std::atomic<int64_t>& under_way() { return under_way_; }
 
  private:
   Session(SessionOptions options, std::vector<Reactor*> reactors, Filesystem& filesystem,
           Function<void()> ended);
   // The steps of mount(), in order.
+  Status make_mount();
+  Status take_over();
+  Status open_devices();
   Status negotiate();
   Result<Bytes> read_init(std::byte* memory, size_t size);
   Status prepare_queues();
   Status reply_init(uint64_t unique, const fuse_init_out& out);
   Status start_readers();
 
+  // What the kernel calls an inode.
+  uint64_t node_of(uint64_t inode) const {
+    return inode == options_.root_inode ? uint64_t{FUSE_ROOT_ID} : inode;
+  }
   void notification_loop();
   Status enqueue_notification(Function<Status()> notification);
 
   // Constant after mount().
-  const SessionOptions options_;
+  SessionOptions options_;
   const std::vector<Reactor*> reactors_;
   Filesystem& filesystem_;
   std::shared_ptr<Device> device_;
   uint32_t connection_ = 0;
   uint32_t kernel_minor_ = 0;
   bool over_uring_ = false;
+  bool resends_ = false;
+  // What the readers read from, by turns; the keeper holds them as well when the kernel can send
+  // requests again. If it cannot, it holds device_ alone: requests that were read from another
+  // descriptor end with an error when that is closed, and their callers do not wait for ever.
+  std::vector<std::shared_ptr<Device>> devices_;
   // One per reactor, each used only on its reactor once it runs.
   std::vector<std::unique_ptr<ClassicReader>> readers_;
   std::vector<std::unique_ptr<UringQueues>> queues_;
 
   OperationStatistics statistics_;
+  std::atomic<int64_t> under_way_{0};
+  bool let_go_ = false;  // the controlling thread's
 
   // Only on reactor 0.
   Function<void()> ended_;

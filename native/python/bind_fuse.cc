@@ -73,7 +73,7 @@ std::unique_ptr<fuse::ClusterMount> cluster_mount(
     nb::bytes client_id, std::string source, std::string uring, uint32_t uring_depth,
     uint32_t reactors, double ttl_max_s, bool direct_io, bool allow_other, bool read_only,
     bool allow_suid, bool allow_dev, size_t write_back_bytes, double meta_deadline_s,
-    double data_deadline_s) {
+    double data_deadline_s, bool survives, std::vector<int> inherited, uint64_t root_inode) {
   fuse::SessionOptions session;
   session.mount.mountpoint = std::move(mountpoint);
   session.mount.source = std::move(source);
@@ -93,6 +93,18 @@ std::unique_ptr<fuse::ClusterMount> cluster_mount(
   fuse::ClusterFsOptions filesystem;
   filesystem.ttl_max_ns = static_cast<int64_t>(ttl_max_s * 1e9);
   filesystem.direct_io = direct_io;
+  filesystem.write_back = write_back_bytes > 0;
+  session.root_inode = filesystem.root_inode = root_inode;
+  if (survives || !inherited.empty()) {
+    auto handover =
+        inherited.empty() ? fuse::Handover::create() : fuse::Handover::adopt(inherited.front());
+    check(handover.status());
+    session.handover = filesystem.handover = *handover;
+    if (!inherited.empty()) {
+      session.inherited.assign(inherited.begin() + 1, inherited.end());
+      filesystem.root_inode = (*handover)->connection().root_inode;
+    }
+  }
   return std::make_unique<fuse::ClusterMount>(std::move(session), reactors, std::move(client),
                                               filesystem);
 }
@@ -146,6 +158,20 @@ void bind_fuse(nb::module_& m) {
           },
           "force"_a = true,
           "Unmounts and ends all threads. Without force OSError EBUSY while it is in use.")
+      .def(
+          "descriptors", &fuse::Mount::descriptors,
+          "What another process needs to take the mount over, and a keeper has to hold until then; "
+          "empty unless it was made with survives. Owned by the mount.")
+      .def(
+          "let_go",
+          [](fuse::Mount& mount, double timeout_s) {
+            nb::gil_scoped_release release;
+            return mount.let_go(static_cast<int64_t>(timeout_s * 1e9));
+          },
+          "timeout_s"_a,
+          "Stops serving without unmounting, for another process: what was written is settled. "
+          "False when requests under way were not answered in that time: they are sent again. The "
+          "process has to end at once, without stop(). REQUIRES: made with survives.")
       .def("running", &fuse::Mount::running, "Mounted and not yet unmounted by anybody.")
       .def("over_uring", &fuse::Mount::over_uring, "FUSE over io_uring was agreed.")
       .def("operations", &operations,
@@ -174,9 +200,12 @@ void bind_fuse(nb::module_& m) {
         "reactors"_a = 0, "ttl_max_s"_a = 1.0, "direct_io"_a = false, "allow_other"_a = true,
         "read_only"_a = false, "allow_suid"_a = false, "allow_dev"_a = false,
         "write_back_bytes"_a = size_t{4} << 20, "meta_deadline_s"_a = 30.0,
-        "data_deadline_s"_a = 60.0,
+        "data_deadline_s"_a = 60.0, "survives"_a = false, "inherited"_a = std::vector<int>(),
+        "root_inode"_a = 1,
         "A ClusterMount, not started. cluster_id: 16 bytes or none; client_id: 16 random bytes, "
-        "fresh per process.");
+        "fresh per process. survives: another process can take the mount over, with descriptors(); "
+        "inherited: those of the process before, whose mount is taken over instead of made. "
+        "root_inode: the directory that is mounted.");
 
   m.def(
       "null_mount",

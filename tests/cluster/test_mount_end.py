@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 
+from fs3.mount.keeper import mount_server
 from tests.cluster.conftest import LocalFs3
 
 
@@ -40,11 +41,12 @@ def test_a_mount_killed_while_it_waits_for_its_own_requests_is_gone(fs3: LocalFs
             memory[:4] = b"wait"  # a dirty page; nothing below may touch the mapping
             for pid in storages:
                 os.kill(pid, signal.SIGSTOP)
+            server = mount_server(mount)
             os.kill(mount, signal.SIGTERM)
-            fs3.wait_for(lambda: children(mount) != "", "the mount waits for its write-back")
-            os.kill(mount, signal.SIGKILL)
+            fs3.wait_for(lambda: children(server) != "", "the mount waits for its write-back")
+            os.kill(server, signal.SIGKILL)
             fs3.wait_for(lambda: pid_of(fs3, "mount") not in (mount, 0), "another mount process")
-            assert not pathlib.Path(f"/proc/{mount}").exists()
+            assert not pathlib.Path(f"/proc/{server}").exists()
     finally:
         for pid in storages:
             os.kill(pid, signal.SIGCONT)

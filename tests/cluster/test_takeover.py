@@ -1,0 +1,173 @@
+"""A mount outlives the process that serves it: killed, killed again, replaced."""
+
+import contextlib
+import errno
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from fs3.mount.keeper import mount_server
+from tests.cluster.conftest import ROOT, LocalFs3
+from tests.cluster.mounts import mounted
+
+
+def rounds(directory: pathlib.Path) -> int:
+    """Of takeover_user.py in DIRECTORY, so far."""
+    try:
+        return (directory / "log").stat().st_size // len("00000000\n")
+    except FileNotFoundError:
+        return 0
+
+
+def server_of(fs3: LocalFs3) -> int:
+    return mount_server(int(fs3.cluster.state()["processes"]["mount"]["pid"]))
+
+
+def kill_server(fs3: LocalFs3) -> None:
+    """Returns when another process serves."""
+    before = server_of(fs3)
+    assert before
+    os.kill(before, signal.SIGKILL)
+    fs3.wait_for(lambda: server_of(fs3) not in (0, before), "another server of the mount")
+
+
+class User:
+    """takeover_user.py at work in DIRECTORY."""
+
+    def __init__(self, directory: pathlib.Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.cluster.takeover_user", str(directory)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+        )
+
+    def finish(self) -> int:
+        """Rounds that it made. Fails with what it found wrong."""
+        output, errors = self._process.communicate("stop\n", timeout=120)
+        assert self._process.returncode == 0, errors
+        return int(output)
+
+
+@contextlib.contextmanager
+def using(directory: pathlib.Path) -> Iterator[User]:
+    user = User(directory)
+    try:
+        yield user
+    finally:
+        user._process.kill()
+
+
+def test_programs_go_on_when_the_server_is_killed(running: LocalFs3) -> None:
+    keeper = int(running.cluster.state()["processes"]["mount"]["pid"])
+    places = [running.mount / f"killed{i}" for i in range(3)]
+    with contextlib.ExitStack() as stack:
+        users = [stack.enter_context(using(place)) for place in places]
+        for kill in range(4):
+            done = [rounds(place) for place in places]
+            time.sleep(0.05 * kill)  # in the middle of whatever they do
+            kill_server(running)
+            for place, before in zip(places, done, strict=True):
+                running.wait_for(lambda p=place, b=before: rounds(p) > b, "a round of each", 120)
+        assert all(user.finish() for user in users)
+    assert int(running.cluster.state()["processes"]["mount"]["pid"]) == keeper
+
+
+def test_an_upgrade_loses_nothing_that_was_written(running: LocalFs3) -> None:
+    """Not even what was not synced: the server that goes settles it."""
+    path = running.mount / "upgraded"
+    before = server_of(running)
+    with using(running.mount / "upgrade-user") as user, path.open("wb", buffering=0) as file:
+        time.sleep(0.5)
+        file.write(b"a" * 100_000)
+        said = running.fs3("mount", "--upgrade", str(running.mount))
+        file.write(b"b" * 100_000)
+        os.fsync(file.fileno())
+        assert path.read_bytes() == b"a" * 100_000 + b"b" * 100_000
+        assert user.finish()
+    after = server_of(running)
+    assert before != after
+    assert str(after) in said
+
+
+def test_a_new_program_that_does_not_start_is_not_used(running: LocalFs3) -> None:
+    from fs3.mount import keeper
+
+    path = running.mount / "kept"
+    path.write_bytes(b"x")
+    with path.open("rb") as file:
+        with pytest.raises(OSError, match="the old one serves again"):
+            keeper.upgrade(running.mount, ["/bin/false"])
+        assert file.read() == b"x"
+
+
+def test_bytes_that_died_with_the_server_are_told_of(running: LocalFs3) -> None:
+    """Writes that were answered and not sent yet are lost, as with the machine of a program; the
+    program is told by the next fsync, and then everything is as if it had not written."""
+    path = running.mount / "buffered"
+    with path.open("wb", buffering=0) as file:
+        file.write(b"synced")
+        os.fsync(file.fileno())
+        file.write(b"x")
+        kill_server(running)
+        with pytest.raises(OSError) as told:
+            os.fsync(file.fileno())
+        assert told.value.errno == errno.EIO
+        os.fsync(file.fileno())
+        assert path.read_bytes()[:6] == b"synced"
+        os.pwrite(file.fileno(), b"again", 6)
+        os.fsync(file.fileno())
+    assert path.read_bytes() == b"syncedagain"
+
+
+def test_listings_and_directories_go_on(running: LocalFs3) -> None:
+    directory = running.mount / "listed"
+    directory.mkdir()
+    for i in range(3000):
+        (directory / f"f{i}").touch()
+    names = set()
+    with os.scandir(directory) as entries:
+        names.add(next(entries).name)
+        kill_server(running)
+        names |= {entry.name for entry in entries}
+    assert names == {f"f{i}" for i in range(3000)}
+    here = os.getcwd()
+    os.chdir(directory)
+    try:
+        kill_server(running)
+        assert len(os.listdir(".")) == 3000
+    finally:
+        os.chdir(here)
+
+
+def test_fs3_kill_mount_kills_the_server(running: LocalFs3) -> None:
+    before = server_of(running)
+    assert "the next process takes it over" in running.local("kill", "mount")
+    running.wait_for(lambda: server_of(running) not in (0, before), "another server")
+    assert json.loads(running.local("ps", "-o", "json"))["mount"]["restarts"] == 0
+    assert os.path.isdir(running.mount)
+
+
+def test_a_mount_of_its_own_ends_cleanly_after_a_takeover(
+    running: LocalFs3, tmp_path: pathlib.Path
+) -> None:
+    with mounted(running, tmp_path / "own", "native") as mount:
+        first = mount_server(mount.process.pid)
+        os.kill(first, signal.SIGKILL)
+        running.wait_for(
+            lambda: mount_server(mount.process.pid) not in (0, first), "another server"
+        )
+        (mount.place / "own").write_bytes(b"x")
+    with mounted(running, tmp_path / "none", "native", "--no-survive") as mount:
+        assert mount_server(mount.process.pid) == 0
+        said = running.fs3("mount", "--upgrade", str(mount.place), expect=1)
+        assert "cannot be taken over" in said
