@@ -25,7 +25,7 @@
 namespace fs3::proto::meta {
 class Attr;
 class OpenReply;
-}
+}  // namespace fs3::proto::meta
 
 namespace fs3::client {
 
