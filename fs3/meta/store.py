@@ -443,7 +443,8 @@ def _intents(txn: Transaction) -> list[int]:
 def _apart(calls: list[Call]) -> tuple[list[Call], list[Call]]:
     """Copies of one request in a batch run after the first: its answer is recorded then."""
     seen: set[tuple[bytes, int]] = set()
-    firsts, copies = [], []
+    firsts: list[Call] = []
+    copies: list[Call] = []
     for call in calls:
         key = call.context.client, call.request_id
         (copies if call.mutates and key in seen else firsts).append(call)
