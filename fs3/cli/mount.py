@@ -1,6 +1,7 @@
 """`fs3 mount` and `fs3 umount`."""
 
 import pathlib
+from typing import Any
 
 import click
 
@@ -19,6 +20,15 @@ from fs3.cli.cluster_dir import data_option, find_running
     show_default=True,
     help="native: C++, fast. python: fusepy over the Python client, the reference in tests.",
 )
+@click.option(
+    "--atime",
+    type=click.Choice(["relatime", "noatime", "strictatime"]),
+    default="relatime",
+    show_default=True,
+    help="Which reads are noted, as mount(8) says. strictatime: every one, so nothing is read from "
+    "the page cache.",
+)
+@click.option("--squash-root", is_flag=True, help="The root of this host is nobody (65534).")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until unmounted.")
 @click.option("--cluster-id", default="", metavar="HEX", help="32 hex digits; refuses others.")
 @click.option("--ready-fd", type=int, hidden=True)
@@ -28,11 +38,15 @@ def mount(
     mgmtd: str | None,
     read_only: bool,
     frontend: str,
+    atime: str,
+    squash_root: bool,
     foreground: bool,
     cluster_id: str,
     ready_fd: int | None,
 ) -> None:
     """Mount the file system at MOUNT_POINT."""
+    if frontend == "python" and (squash_root or atime != "relatime"):
+        raise click.UsageError("--atime and --squash-root are of the native mount")
     address = mgmtd or find_running(data).known_state()["mgmtd"]
     from fs3.mount.mount_point import check_mount_point
 
@@ -41,18 +55,21 @@ def mount(
         from fs3.mount.background import detach
 
         ready_fd = detach(mount_point)
+    common: dict[str, Any] = {
+        "mgmtd": address,
+        "cluster_id": cluster_id,
+        "read_only": read_only,
+        "ready_fd": ready_fd,
+    }
     if frontend == "python":
-        from fs3.mount.python import run
-    else:
-        from fs3.mount.native import run
+        from fs3.mount import python
 
-    run(
-        mount_point,
-        mgmtd=address,
-        cluster_id=cluster_id,
-        read_only=read_only,
-        ready_fd=ready_fd,
-    )
+        python.run(mount_point, **common)
+    else:
+        from fs3.mount import native
+
+        options = native.MountOptions(atime=atime, squash_root=squash_root)
+        native.run(mount_point, options=options, **common)
 
 
 @click.command()

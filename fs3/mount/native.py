@@ -40,6 +40,8 @@ class MountOptions:
     write_back_bytes: int = 4 << 20  # per open file; 0: every write waits for its chains
     allow_suid: bool = False
     allow_dev: bool = False
+    atime: str = "relatime"  # relatime, noatime, strictatime: which reads are noted
+    squash_root: bool = False  # the root of this host is nobody
 
 
 def run(
@@ -149,5 +151,7 @@ class _NativeMount:
             read_only=chosen.read_only,
             allow_suid=chosen.allow_suid,
             allow_dev=chosen.allow_dev,
+            atime=chosen.atime,
+            squash_root=chosen.squash_root,
             write_back_bytes=chosen.write_back_bytes,
         )

@@ -119,19 +119,22 @@ void ClusterFs::do_setattr(RequestPtr request) {
   pb::SetAttrRequest body = describe(in);
   body.set_inode(inode);
   bool truncates = in.valid & FATTR_SIZE;
-  if (truncates && (in.valid & FATTR_FH)) {
+  std::string session;
+  if (in.valid & (FATTR_ATIME | FATTR_ATIME_NOW)) access_times_.set_by_hand(inode);
+  if (in.valid & FATTR_FH) {
     FilePtr file = files_.find(in.fh);
-    if (file != nullptr && file->inode == inode) body.set_session(file->session);
+    if (file != nullptr && file->inode == inode) session = file->session;
   }
+  if (truncates) body.set_session(session);
   call_for<pb::AttrReply>(
       std::move(request), pb::SETATTR, body,
-      [this, in, inode, truncates](RequestPtr request, const pb::AttrReply& reply) {
+      [this, in, inode, truncates, session](RequestPtr request, const pb::AttrReply& reply) {
         if (truncates) client_->note_truncated(inode, in.size, reply.attr().version());
         bool kills = (in.valid & FATTR_KILL_SUIDGID) && !(in.valid & FATTR_MODE);
         kills |= changes_nothing(in) && owns_file(*request, reply.attr());
         if (!kills) return reply_attr(std::move(request), reply.attr(), reply.lease());
         nodes_.set_mode(inode, S_IFREG | (reply.attr().mode() & 07777));
-        kill_privileges(std::move(request), inode,
+        kill_privileges(std::move(request), inode, session,
                         [this](RequestPtr request) { getattr(std::move(request)); });
       });
 }
