@@ -37,6 +37,7 @@ FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHAR_DEVICE, BLOCK_DEVICE = range(1, 8) 
 
 HAS_DATA = 1  # flag: chunks may exist on storage
 REMOVING = 2  # flag: gc has begun to remove the chunks; the inode cannot be opened any more
+WRITABLE = 8  # flag: a capability to write to it was given out, once
 LINKABLE = 0x400  # flag: made by O_TMPFILE without O_EXCL, and has had no name yet
 
 # The flags of chattr(1), with its numbers.

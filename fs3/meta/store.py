@@ -43,6 +43,7 @@ from fs3.meta.prune import ClientPruner
 from fs3.meta.truncation import Truncations
 from fs3.runtime.clock import Clock
 from fs3.runtime.entropy import Entropy
+from fs3.runtime.failpoint import failpoint
 
 __all__ = ["MetaStore"]
 
@@ -130,6 +131,8 @@ class MetaStore:
         does: then the outcome of all is unknown, and the process should end."""
         answers: list[Answer] = []
         ready: list[Call] = []
+        for call in calls:
+            failpoint("received", call.name)
         with self.lock:
             for call in calls:
                 try:
@@ -225,6 +228,7 @@ class MetaStore:
         if recorded is not None:
             return _replay(txn, call, recorded)
         reply = call.verb.run(txn, call.request, context)
+        failpoint("staged", call.verb.name)
         body = reply.SerializeToString()
         self._idempotency.record(
             txn,
@@ -234,6 +238,7 @@ class MetaStore:
                 call.method, context.caller.uid, context.rights, context.hold, context.session, body
             ),
         )
+        failpoint("recorded", call.verb.name)
         return reply if context.rights else body
 
     def _dispose(self, call: Call, outcome: Any, answers: list[Answer]) -> None:
@@ -241,6 +246,7 @@ class MetaStore:
         if isinstance(outcome, BaseException):
             self._dispose_failure(call, outcome, answers)
             return
+        failpoint("committed", call.verb.name)
         context = call.context
         if context.sessions_change:
             self.env.clients.count_sessions(context.client, context.sessions_change)
@@ -251,6 +257,7 @@ class MetaStore:
                 client=context.client or keys.NO_SESSION,
                 session=context.session,
             )
+            failpoint("minted", call.verb.name)
         body = outcome if isinstance(outcome, bytes) else outcome.SerializeToString()
         answer = Answer(call.token, Status.OK, "", "", body)
         if context.hold:
@@ -305,6 +312,7 @@ class MetaStore:
         with self.lock:
             answers, self._unsynced = self._unsynced, []
         self.kv.sync()
+        failpoint("store.flushed")
         self.deliver(answers)
 
     def _finished(self, inode: int) -> None:
@@ -326,7 +334,8 @@ class MetaStore:
     def _measure(self, inode: int, epoch: int, layout: Layout, pause_s: float) -> None:
         try:
             length = self._chunks.query_length(inode, layout)
-        except Fs3Error as error:
+            failpoint("store.measured")
+        except OSError as error:
             log.info("length of inode %d is asked again later: %s", inode, error)
             again = min(pause_s * 2, RETRY_S_MAX)
             self._jobs.later(pause_s, partial(self._measure, inode, epoch, layout, again))
