@@ -19,7 +19,7 @@ from typing import Self
 
 from fs3 import limits
 from fs3._proto import meta_pb2
-from fs3.auth.identity import Principal
+from fs3.auth.identity import Principal, host_of
 from fs3.errors import BadRequest, Denied, Status
 from fs3.meta.permission import Caller
 
@@ -70,13 +70,9 @@ class HostRule:
             raise BadRequest(Status.BAD_REQUEST, "meta/identity", detail) from None
 
     def covers(self, address: str) -> bool:
-        """`address`: HOST:PORT, as the transport tells it."""
-        try:
-            host = ipaddress.ip_address(address.rpartition(":")[0].strip("[]"))
-        except ValueError:
-            return False
-        mapped = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None
-        return (mapped or host) in self.network
+        """`address`: as the transport tells it."""
+        host = host_of(address)
+        return host is not None and host in self.network
 
     def caller(self, claim: meta_pb2.Caller) -> Caller:
         if claim.uid not in self.uids and not (claim.uid == 0 and self.admin):

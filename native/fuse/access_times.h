@@ -47,7 +47,7 @@ class AccessTimes {
   void flush(Function<void()> done);
 
   static constexpr int64_t kDelayNs = 5'000'000'000;
-  static constexpr size_t kBatchMax = 1024;  // fs3/limits.py ACCESS_TIMES_MAX
+  static constexpr size_t kBatchMax = 128;  // fs3/limits.py ACCESS_TIMES_MAX
 
  private:
   // Shared with the timer and the replies, which may come when the owner is gone.

@@ -138,7 +138,7 @@ def test_a_host_of_no_rule_is_refused(address):
 
 
 def test_without_rules_every_host_is_an_admin():
-    for address in ("10.0.0.1:5", "[::1]:5"):
+    for address in ("10.0.0.1:5", "[::1]:5", "ipv4:10.0.0.1:5", "ipv6:%5B::1%5D:5", "unix:/x"):
         assert IdentityPolicy(service_uid=9).caller(host(address), pb.Caller()).is_root
 
 

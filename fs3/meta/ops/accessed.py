@@ -17,7 +17,9 @@ def accessed(
     txn: Transaction, request: meta_pb2.AccessedRequest, context: Context
 ) -> meta_pb2.AccessedReply:
     if len(request.times) > limits.ACCESS_TIMES_MAX:
-        raise bad_request("accessed", f"times: {len(request.times)}, at most 1024")
+        raise bad_request(
+            "accessed", f"times: {len(request.times)}, at most {limits.ACCESS_TIMES_MAX}"
+        )
     for told in request.times:
         inode = inodes.find(txn, told.inode)
         if inode is None or not _counts(inode, told, context):
