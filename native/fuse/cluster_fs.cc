@@ -197,8 +197,9 @@ void ClusterFs::kill_privileges(RequestPtr request, uint64_t inode, const std::s
   body.set_inode(inode);
   body.set_drop_privileges(true);
   body.set_session(session);
+  std::string caller = callers_.of(*request);
   client_->meta_call(
-      pb::SETATTR, callers_.of(*request), 0, body.SerializeAsString(),
+      pb::SETATTR, std::move(caller), 0, body.SerializeAsString(),
       [this, inode, kept, change = ChangeMark(nodes_, inode), request = std::move(request),
        then = std::move(then)](Result<std::string> reply) mutable {
         change.end();
