@@ -118,7 +118,8 @@ bool AccessTimes::is_due(uint64_t inode) {
 
 int64_t AccessTimes::overlay(uint64_t inode, int64_t atime_ns) const {
   if (policy_ == AtimePolicy::kNever) return atime_ns;
-  return std::max(atime_ns, nodes_.read_noted(inode));
+  int64_t noted = nodes_.read_noted(inode);  // 0: nothing; times of old are below that
+  return noted == 0 ? atime_ns : std::max(atime_ns, noted);
 }
 
 void AccessTimes::set_by_hand(uint64_t inode) {

@@ -184,4 +184,5 @@ def test_the_root_of_a_host_is_nobody(running: LocalFs3, squashed: pathlib.Path)
     # The privileges of a program that others may write to go all the same.
     with acting_as(Who(1001, 1001), 0o022), (directory / "program").open("ab") as file:
         file.write(b"x")
-    assert (running.mount / "all" / "program").stat().st_mode & 0o7777 == 0o777
+    with Client(running.data) as client:
+        assert client.stat("/all/program").st_mode & 0o7777 == 0o777
