@@ -84,6 +84,7 @@ ClusterFs::ClusterFs(std::shared_ptr<client::Client> client, ClusterFsOptions op
       access_times_(client_, nodes_, options.atime, options.timers) {}
 
 void ClusterFs::handle(RequestPtr request) {
+  if (is_virtual(*request)) return handle_virtual(std::move(request));
   switch (request->opcode()) {
     case FUSE_LOOKUP:
       return lookup(std::move(request));
