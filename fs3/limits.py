@@ -26,6 +26,7 @@ CHUNK_BYTES_DEFAULT = MIB
 FILE_BYTES_MAX = 1 << 62  # keeps every offset sum inside a signed 64-bit integer
 
 READDIR_ENTRIES_MAX = 1024  # one page, one transaction
+ACCESS_TIMES_MAX = 128  # one call, one transaction, about 5 ms that other requests wait
 GC_CHUNKS_PER_STEP = 1024
 TREE_WALK_RECORDS_MAX = 1024  # looked at before a recursive remove; requests wait for it, 10 ms
 QUOTA_ENTRIES_PER_STEP = 256  # entries that begin to count for a tree in one transaction

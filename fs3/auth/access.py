@@ -8,15 +8,13 @@ and a peer on another host in none, unless the operator said so.
 """
 
 import contextvars
-import ipaddress
 import logging
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import grpc
 
-from fs3.auth.identity import Principal, Role
+from fs3.auth.identity import Principal, Role, host_of
 
 __all__ = ["ANYBODY", "SERVERS", "AccessInterceptor", "current_principal", "plaintext"]
 
@@ -115,13 +113,5 @@ class AccessInterceptor(grpc.ServerInterceptor):  # type: ignore[type-arg]  # ge
 
 
 def _is_local(peer: str) -> bool:
-    """gRPC writes "ipv4:127.0.0.1:5", "ipv6:[::1]:5" (percent-encoded at times), "unix:..."."""
-    if peer.startswith("unix:"):
-        return True
-    found = re.fullmatch(r"ipv[46]:(?:\[|%5B)?([0-9a-fA-F.:]+?)(?:\]|%5D)?:\d+", peer)
-    if found is None:
-        return False
-    try:
-        return ipaddress.ip_address(found.group(1)).is_loopback
-    except ValueError:
-        return False
+    host = host_of(peer)
+    return host is not None and host.is_loopback

@@ -1,9 +1,14 @@
 """Who sent a request, as far as the transport knows."""
 
+import ipaddress
+import re
 from enum import IntEnum
 from typing import NamedTuple
 
-__all__ = ["Principal", "Role"]
+__all__ = ["Principal", "Role", "host_of"]
+
+Host = ipaddress.IPv4Address | ipaddress.IPv6Address
+_HERE = ipaddress.IPv4Address("127.0.0.1")
 
 
 class Role(IntEnum):
@@ -29,3 +34,22 @@ class Principal(NamedTuple):
     @property
     def is_server(self) -> bool:
         return self.role != Role.CLIENT
+
+
+def host_of(address: str) -> Host | None:
+    """The host of a peer, from what a transport says: "10.0.0.1:5", "[::1]:5", and as gRPC writes
+    it, "ipv4:10.0.0.1:5", "ipv6:%5B::1%5D:5", "unix:..". A peer on a Unix socket is on this host;
+    an IPv4 address that was mapped into IPv6 is itself. None: no address is to be seen.
+
+    >>> host_of("ipv6:%5B::ffff:10.0.0.1%5D:5")
+    IPv4Address('10.0.0.1')
+    """
+    if address.startswith("unix"):
+        return _HERE
+    found = re.fullmatch(r"(?:ipv[46]:)?(?:\[|%5B)?([0-9a-fA-F.:]+?)(?:\]|%5D)?:\d+", address)
+    try:
+        host = ipaddress.ip_address(found.group(1)) if found is not None else None
+    except ValueError:
+        return None
+    mapped = host.ipv4_mapped if isinstance(host, ipaddress.IPv6Address) else None
+    return mapped or host

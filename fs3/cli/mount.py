@@ -34,6 +34,15 @@ PROGRAM = (sys.executable, "-P", "-m", "fs3.cli")
     show_default=True,
     help="native: C++, fast. python: fusepy over the Python client, the reference in tests.",
 )
+@click.option(
+    "--atime",
+    type=click.Choice(["relatime", "noatime", "strictatime"]),
+    default="relatime",
+    show_default=True,
+    help="Which reads are noted, as mount(8) says. strictatime: every one, so nothing is read from "
+    "the page cache.",
+)
+@click.option("--squash-root", is_flag=True, help="The root of this host is nobody (65534).")
 @click.option("--foreground", is_flag=True, help="Stay in the foreground until unmounted.")
 @click.option("--cluster-id", default="", metavar="HEX", help="32 hex digits; refuses others.")
 @click.option(
@@ -54,6 +63,8 @@ def mount(
     options: tuple[str, ...],
     read_only: bool,
     frontend: str,
+    atime: str,
+    squash_root: bool,
     foreground: bool,
     cluster_id: str,
     survive: bool | None,
@@ -71,8 +82,11 @@ def mount(
         return
     from fs3.mount.options import MountOptions, parse
 
-    text = ",".join([*options, *(["ro"] if read_only else [])])
+    flags = {"ro": read_only, "squash_root": squash_root, atime: atime != "relatime"}
+    text = ",".join([*options, *(name for name, given in flags.items() if given)])
     chosen = parse(text, MountOptions(subdir=subdir or "/", survive=survive))
+    if frontend == "python" and (chosen.squash_root or chosen.atime != "relatime"):
+        raise click.UsageError("--atime and --squash-root are of the native mount")
     address = mgmtd or find_running(data).known_state()["mgmtd"]
     if keeper_fd is not None:
         _serve(mount_point, address, cluster_id, chosen, keeper_fd, inherited)

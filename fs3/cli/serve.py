@@ -112,6 +112,13 @@ def mgmtd(storage_nodes: str, **options: Any) -> None:
 @click.option(
     "--gc-delay-s", type=float, default=10.0, show_default=True, help="From unlink to removal."
 )
+@click.option(
+    "--hosts",
+    multiple=True,
+    metavar="RULE",
+    help="'NETWORK [admin] [uids=LOW-HIGH]': whose mounts may speak for which users; the root of a "
+    "host that is no admin is nobody. Without any: every host is an admin.",
+)
 def meta(**options: Any) -> None:
     """The metadata service."""
     from fs3.meta.daemon import run

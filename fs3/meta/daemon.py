@@ -23,7 +23,7 @@ from fs3.limits import GRPC_MESSAGE_BYTES_MAX
 from fs3.meta.chunk_client import ChunkClient
 from fs3.meta.gc import GarbageCollector
 from fs3.meta.grpc_service import MetaServicer
-from fs3.meta.identity import IdentityPolicy
+from fs3.meta.identity import ANY_HOST, HostRule, IdentityPolicy
 from fs3.meta.inspect import Inspector
 from fs3.meta.jobs import ThreadJobs
 from fs3.meta.layouts import LayoutPolicy
@@ -186,7 +186,7 @@ class MetaDaemon:
             minter=Minter(keyring, cluster_id, self._clock),
             jobs=jobs,
             sync_jobs=sync_jobs,
-            identity=IdentityPolicy(service_uid=os.getuid()),
+            identity=_identity(self._config),
             owner=(os.getuid(), os.getgid()),
             service=self._incarnation,
             is_gone=self._peers.is_gone if self._kv.shared else lambda service: True,
@@ -357,3 +357,8 @@ def run(config: MetaConfig) -> int:
         return MetaDaemon(config, clock=RealClock(), entropy=SystemEntropy(), stop=stop)
 
     return run_process(config, "meta", make)
+
+
+def _identity(config: MetaConfig) -> IdentityPolicy:
+    hosts = tuple(HostRule.parse(rule) for rule in config.hosts) or ANY_HOST
+    return IdentityPolicy(service_uid=os.getuid(), hosts=hosts)

@@ -183,6 +183,8 @@ class _NativeMount:
             read_only=chosen.read_only,
             allow_suid=chosen.allow_suid,
             allow_dev=chosen.allow_dev,
+            atime=chosen.atime,
+            squash_root=chosen.squash_root,
             write_back_bytes=chosen.write_back_bytes,
             survives=self._keeper is not None,
             inherited=self._inherited,

@@ -6,7 +6,9 @@ libfuse 2 names files by path, which draws the limits of this front end:
 - a file that is open stays readable, writable and truncatable through its descriptor after its
   last name is gone, but fstat, fchmod and futimens of it are ENOENT: they come by path;
 - a process needs search permission on the whole path, not only below its working directory;
-- the kernel holds one inode per name, so the pages of a file with several names are not cached.
+- the kernel holds one inode per name, so the pages of a file with several names are not cached;
+- the kernel applies the umask before a default ACL can take its place, opens FIFOs and devices
+  without asking who may, and has no ioctl, O_TMPFILE or time of birth here.
 
 fusepy gives and takes text; the encoding is Latin-1, which maps each byte to itself, so names are
 any bytes.

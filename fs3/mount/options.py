@@ -23,6 +23,8 @@ class MountOptions:
     write_back_bytes: int = 4 << 20  # per open file; 0: every write waits for its chains
     allow_suid: bool = False
     allow_dev: bool = False
+    atime: str = "relatime"  # relatime, noatime, strictatime: which reads are noted
+    squash_root: bool = False  # the root of this host is nobody
 
 
 _MEANINGS: dict[str, dict[str, object]] = {
@@ -37,12 +39,15 @@ _MEANINGS: dict[str, dict[str, object]] = {
     "nosuid": {"allow_suid": False},
     "dev": {"allow_dev": True},
     "nodev": {"allow_dev": False},
+    "relatime": {"atime": "relatime"},
+    "noatime": {"atime": "noatime"},
+    "strictatime": {"atime": "strictatime"},
+    "squash_root": {"squash_root": True},
 }
 # For mount(8), systemd and the kernel's own layer; nothing of them is ours to do.
 _OTHERS = {
     "defaults", "auto", "noauto", "user", "users", "nouser", "owner", "group", "fail", "nofail",
-    "_netdev", "exec", "noexec", "atime", "noatime", "relatime", "norelatime", "strictatime",
-    "diratime", "nodiratime",
+    "_netdev", "exec", "noexec", "atime", "norelatime", "diratime", "nodiratime",
 }  # fmt: skip
 
 

@@ -90,6 +90,7 @@ class MetaConfig(_StoreConfig, frozen=True, kw_only=True):
     mgmtd: str = ""  # gRPC addresses of the cluster managers, with commas
     sync_interval_s: float = 1.0  # a power loss takes at most this much that was not fsynced
     gc_delay_s: float = 10.0  # from unlink to removal; clients have to tell first what they read
+    hosts: tuple[str, ...] = ()  # "NETWORK [admin] [uids=LOW-HIGH]"; empty: any, as administrators
 
     def check(self) -> None:
         super().check()

@@ -42,4 +42,7 @@ constexpr void set_entry_timeout(fuse_entry_out& out, int64_t name_ns, int64_t a
   out.attr_valid_nsec = attributes.nanoseconds;
 }
 
+// The reply of STATX: what GETATTR would say, believed for `ttl_ns`, and the time of birth.
+StatxOut statx_of(const fuse_attr& basic, int64_t btime_ns, int64_t ttl_ns);
+
 }  // namespace fs3::fuse

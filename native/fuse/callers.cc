@@ -66,6 +66,7 @@ std::string Callers::of(const Request& request) {
   }
   // Root needs no groups, and the kernel's own requests (pid 0) have none.
   bool plain = request.uid() == 0 || request.pid() == 0;
+  if (squash_root_ && request.uid() == 0) return encode(kNobody, kNobody, request.pid(), {});
   std::string caller = encode(request.uid(), request.gid(), request.pid(),
                               plain ? std::vector<uint32_t>() : groups_of(request.pid()));
   std::lock_guard lock(mutex_);

@@ -19,7 +19,8 @@
 
 namespace fs3::fuse {
 
-constexpr size_t kGroupsMax = 32;  // fs3/limits.py GROUPS_MAX
+constexpr size_t kGroupsMax = 32;     // fs3/limits.py GROUPS_MAX
+constexpr uint32_t kNobody = 65'534;  // uid and gid, as the metadata service has it
 
 // The numbers behind "Groups:" in the text of /proc/PID/status, at most kGroupsMax. Empty when the
 // line is missing.
@@ -27,6 +28,8 @@ std::vector<uint32_t> parse_groups(std::string_view status);
 
 class Callers {
  public:
+  // `squash_root`: the root of this host is nobody.
+  explicit Callers(bool squash_root = false) : squash_root_(squash_root) {}
   // A serialized fs3.proto.meta.Caller.
   std::string of(const Request& request);
   // The owner of the file system: for work that no user asked for.
@@ -41,6 +44,7 @@ class Callers {
     int64_t read_ns;
   };
 
+  const bool squash_root_;
   std::mutex mutex_;
   std::map<Key, Entry> entries_;  // guarded by mutex_
 };

@@ -100,7 +100,10 @@ bool changes_names(const Request& request) {
 }  // namespace
 
 ClusterFs::ClusterFs(std::shared_ptr<client::Client> client, ClusterFsOptions options)
-    : client_(std::move(client)), options_(std::move(options)) {
+    : client_(std::move(client)),
+      options_(std::move(options)),
+      callers_(options_.squash_root),
+      access_times_(client_, nodes_, options_.atime, options_.timers) {
   if (options_.handover == nullptr) return;
   files_.begin(options_.handover->generation());
   directories_.begin(options_.handover->generation());
@@ -224,7 +227,7 @@ void ClusterFs::settled(RequestPtr request, uint64_t inode, Function<void(Reques
   });
 }
 
-void ClusterFs::kill_privileges(RequestPtr request, uint64_t inode,
+void ClusterFs::kill_privileges(RequestPtr request, uint64_t inode, const std::string& session,
                                 Function<void(RequestPtr)> then) {
   uint32_t mode = nodes_.mode(inode);
   if (mode == 0) {  // told by the process before
@@ -232,10 +235,10 @@ void ClusterFs::kill_privileges(RequestPtr request, uint64_t inode,
     body.set_inode(inode);
     return call_for<pb::AttrReply>(
         std::move(request), pb::GETATTR, body,
-        [this, inode, then = std::move(then)](RequestPtr request,
-                                              const pb::AttrReply& reply) mutable {
+        [this, inode, session, then = std::move(then)](RequestPtr request,
+                                                       const pb::AttrReply& reply) mutable {
           nodes_.set_mode(inode, type_bits(reply.attr().type()) | (reply.attr().mode() & 07777));
-          kill_privileges(std::move(request), inode, std::move(then));
+          kill_privileges(std::move(request), inode, session, std::move(then));
         });
   }
   uint32_t kept = mode & ~static_cast<uint32_t>(S_ISUID);
@@ -243,10 +246,11 @@ void ClusterFs::kill_privileges(RequestPtr request, uint64_t inode,
   if (kept == mode) return then(std::move(request));
   pb::SetAttrRequest body;
   body.set_inode(inode);
-  body.set_mode(kept & 07777);
-  // The writer need not own the file, so this is the file system's own doing.
+  body.set_drop_privileges(true);
+  body.set_session(session);
+  std::string caller = callers_.of(*request);
   client_->meta_call(
-      pb::SETATTR, Callers::root(), 0, body.SerializeAsString(),
+      pb::SETATTR, std::move(caller), 0, body.SerializeAsString(),
       [this, inode, kept, change = ChangeMark(nodes_, inode), request = std::move(request),
        then = std::move(then)](Result<std::string> reply) mutable {
         change.end();
@@ -282,7 +286,7 @@ void ClusterFs::fill_attr(const pb::Attr& attr, fuse_attr* out) {
     size = settled.size;
     if (settled.mtime_ns != 0) mtime_ns = settled.mtime_ns;
   }
-  SplitTime atime = split_time(attr.atime_ns());
+  SplitTime atime = split_time(access_times_.overlay(attr.inode(), attr.atime_ns()));
   SplitTime mtime = split_time(mtime_ns);
   SplitTime ctime =
       split_time(std::max(attr.ctime_ns(), mtime_ns == attr.mtime_ns() ? 0 : mtime_ns));
@@ -313,6 +317,12 @@ void ClusterFs::fill_entry(const pb::Attr& attr, int64_t ttl, fuse_entry_out* ou
 void ClusterFs::told(const pb::Attr& attr, int64_t ttl, uint64_t lookups) {
   uint32_t mode = type_bits(attr.type()) | (attr.mode() & 07777);
   nodes_.told(attr.inode(), attr.version(), mode, attr.flags(), now_ns() + ttl, lookups);
+  note_times(attr);
+}
+
+void ClusterFs::note_times(const pb::Attr& attr) {
+  nodes_.times(attr.inode(), attr.version(), attr.atime_ns(),
+               std::max(attr.mtime_ns(), attr.ctime_ns()));
 }
 
 void ClusterFs::reply_entry(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease) {
@@ -344,7 +354,12 @@ void ClusterFs::shutdown() {
   };
   auto waiting = std::make_shared<Waiting>();
   std::vector<FilePtr> files = files_.remove_all();
-  waiting->open = files.size();
+  waiting->open = files.size() + 1;
+  access_times_.flush([waiting] {
+    std::lock_guard lock(waiting->mutex);
+    --waiting->open;
+    waiting->changed.notify_all();
+  });
   for (FilePtr& file : files) {
     client_->close(file->handle, [waiting, inode = file->inode](Status status) {
       if (!status.ok()) {

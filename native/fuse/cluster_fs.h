@@ -24,8 +24,10 @@
 #include <string>
 
 #include "base/function.h"
+#include "base/reactor.h"
 #include "base/status.h"
 #include "client/client.h"
+#include "fuse/access_times.h"
 #include "fuse/attributes.h"
 #include "fuse/callers.h"
 #include "fuse/directory.h"
@@ -43,6 +45,9 @@ struct ClusterFsOptions {
   int64_t ttl_max_ns = kNsPerSecond;
   uint64_t root_inode = FUSE_ROOT_ID;               // of the directory that is mounted
   bool direct_io = false;                           // every open bypasses the page cache
+  AtimePolicy atime = AtimePolicy::kRelative;       // kAlways implies direct_io: reads are seen
+  bool squash_root = false;                         // the root of this host is nobody
+  Reactor* timers = nullptr;                        // outlives the file system; null: no timers
   int64_t shutdown_timeout_ns = 60 * kNsPerSecond;  // for what is still open at the end
   bool write_back = true;                           // writes may be answered before they are sent
   std::shared_ptr<Handover> handover;               // null: nobody takes this mount over
@@ -168,8 +173,10 @@ class ClusterFs : public Filesystem {
   // Brings what was written here to the service, then goes on; at once when nothing is unsettled.
   // The errors of earlier buffered writes stay with the handles that report them.
   void settled(RequestPtr request, uint64_t inode, Function<void(RequestPtr)> then);
-  // Takes setuid and setgid away from an inode that has them, as the owner of the file system.
-  void kill_privileges(RequestPtr request, uint64_t inode, Function<void(RequestPtr)> then);
+  // Takes setuid and setgid away from an inode that has them. `session`: of the handle that is
+  // written through; without it the caller must own the file or be allowed to write.
+  void kill_privileges(RequestPtr request, uint64_t inode, const std::string& session,
+                       Function<void(RequestPtr)> then);
   void reply_status(RequestPtr request, const Status& status);
 
   // A settlement of the file has been answered: older attributes count no more.
@@ -177,6 +184,7 @@ class ClusterFs : public Filesystem {
   int64_t ttl_ns(const pb::Lease& lease, int64_t age_ns = 0) const;
   // Attributes that are believed for `ttl` nanoseconds from now, by the kernel and by getxattr.
   void told(const pb::Attr& attr, int64_t ttl, uint64_t lookups);
+  void note_times(const pb::Attr& attr);
   void fill_attr(const pb::Attr& attr, fuse_attr* out);
   void fill_entry(const pb::Attr& attr, int64_t ttl, fuse_entry_out* out);
   void reply_entry(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease);
@@ -187,6 +195,7 @@ class ClusterFs : public Filesystem {
   Session* session_ = nullptr;  // set before the first request
   Callers callers_;
   NodeTable nodes_;
+  AccessTimes access_times_;
   FileTable files_;
   DirectoryTable directories_;
 };

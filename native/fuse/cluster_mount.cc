@@ -42,8 +42,10 @@ ClusterMount::ClusterMount(SessionOptions session, uint32_t reactors, client::Op
              link](const std::vector<Reactor*>& on) -> Result<std::unique_ptr<Filesystem>> {
               auto made = client::Client::create(client, on);
               if (!made.ok()) return made.status();
+              ClusterFsOptions options = filesystem;
+              options.timers = on.front();
               return std::unique_ptr<Filesystem>(
-                  std::make_unique<LinkedFs>(std::move(made).value(), filesystem, link));
+                  std::make_unique<LinkedFs>(std::move(made).value(), options, link));
             }),
       link_(std::move(link)) {}
 

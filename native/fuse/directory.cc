@@ -26,11 +26,11 @@ void DirectoryTable::begin(uint64_t generation) {
   first_ = next_ = (generation << 40) + 1;
 }
 
-uint64_t DirectoryTable::add(uint64_t inode) {
+uint64_t DirectoryTable::add(uint64_t inode, bool no_atime) {
   std::lock_guard lock(mutex_);
   if (by_handle_.size() >= kOpenMax) return 0;
   uint64_t handle = next_++;
-  by_handle_.emplace(handle, std::make_shared<Directory>(inode));
+  by_handle_.emplace(handle, std::make_shared<Directory>(inode, no_atime));
   return handle;
 }
 

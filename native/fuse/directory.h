@@ -39,8 +39,9 @@ struct DirectoryPage {
 using PagePtr = std::shared_ptr<const DirectoryPage>;
 
 struct Directory {
-  explicit Directory(uint64_t node) : inode(node) {}
+  Directory(uint64_t node, bool no_atime) : inode(node), no_atime(no_atime) {}
   const uint64_t inode;
+  const bool no_atime;  // opened with O_NOATIME
 
   std::mutex mutex;
   // ---- guarded by mutex ----
@@ -57,8 +58,8 @@ using DirectoryPtr = std::shared_ptr<Directory>;
 class DirectoryTable {
  public:
   static constexpr size_t kOpenMax = 1u << 20;
-  void begin(uint64_t generation);  // as FileTable
-  uint64_t add(uint64_t inode);     // 0: too many
+  void begin(uint64_t generation);              // as FileTable
+  uint64_t add(uint64_t inode, bool no_atime);  // 0: too many
   // One that a process before had opened is made anew: the kernel says where it is.
   DirectoryPtr find(uint64_t handle, uint64_t inode);
   void remove(uint64_t handle);

@@ -10,6 +10,9 @@ namespace {
 
 // Listings older than this carry no attributes, so older changes need not be remembered.
 constexpr int64_t kChangeMattersNs = 10'000'000'000;
+// relatime: a time of access is refreshed once a day.
+constexpr int64_t kAtimeAgeNs = 86'400'000'000'000;
+constexpr uint32_t kNoAtime = 0x80;  // meta.InodeFlag NO_ATIME
 
 }  // namespace
 
@@ -132,6 +135,60 @@ void NodeTable::set_mode(uint64_t node, uint32_t mode) {
   std::lock_guard lock(part.mutex);
   auto found = part.nodes.find(node);
   if (found != part.nodes.end()) found->second.mode = mode;
+}
+
+void NodeTable::times(uint64_t node, uint64_t version, int64_t atime_ns, int64_t changed_ns) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found == part.nodes.end() || version < found->second.times_version) return;
+  found->second.times_version = version;
+  found->second.atime_ns = atime_ns;
+  found->second.written_ns = changed_ns;
+}
+
+bool NodeTable::due(const Node& known, int64_t now) {
+  int64_t last = std::max(known.atime_ns, known.noted_ns);
+  return !(known.flags & kNoAtime) && (last <= known.written_ns || now - last >= kAtimeAgeNs);
+}
+
+bool NodeTable::read_due(uint64_t node, int64_t now) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  return found != part.nodes.end() && due(found->second, now);
+}
+
+std::optional<int64_t> NodeTable::read_now(uint64_t node, int64_t* now, bool always) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found == part.nodes.end() || found->second.flags & kNoAtime) return std::nullopt;
+  Node& known = found->second;
+  if (due(known, *now)) {
+    // Clocks differ: a read after a change is later than it.
+    *now = std::max(*now, known.written_ns + 1);
+  } else if (!always || *now <= std::max(known.atime_ns, known.noted_ns)) {
+    return std::nullopt;
+  }
+  known.noted_ns = *now;
+  return known.atime_ns;
+}
+
+int64_t NodeTable::read_noted(uint64_t node) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  return found == part.nodes.end() ? 0 : found->second.noted_ns;
+}
+
+void NodeTable::read_told(uint64_t node, int64_t noted_ns) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found == part.nodes.end() || found->second.noted_ns != noted_ns) return;
+  found->second.atime_ns = std::max(found->second.atime_ns, noted_ns);
+  found->second.noted_ns = 0;
 }
 
 std::optional<uint32_t> NodeTable::flags(uint64_t node, int64_t now) {

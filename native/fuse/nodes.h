@@ -3,7 +3,8 @@
 // Its purposes: (a) open() keeps the page cache while a file is unchanged; (b) open() notices that
 // the kernel believes outdated attributes; (c) attributes that were fetched before a change made
 // here are not passed on after it; (d) nor a length that was fetched before this mount settled a
-// newer one; (e) what the kernel asks about an inode without extended attributes costs no call.
+// newer one; (e) what the kernel asks about an inode without extended attributes costs no call;
+// (f) a read is noted when its time of access is due.
 //
 // Thread safety: from any thread; sharded, no lock is held across calls out.
 #pragma once
@@ -57,6 +58,18 @@ class NodeTable {
   Settled settled(uint64_t node);
   void set_settled(uint64_t node, const Settled& settled);
 
+  // (f) Times that the service told, with the version of the inode that they belong to.
+  // `changed_ns`: the later one of mtime and ctime.
+  void times(uint64_t node, uint64_t version, int64_t atime_ns, int64_t changed_ns);
+  // A read at `*now` (wall clock). When its time is to be noted: the service's time of access so
+  // far, and `*now` may have moved behind the last change. `always`: strictatime, else relatime.
+  std::optional<int64_t> read_now(uint64_t node, int64_t* now, bool always);
+  // What read_now() by relatime would say, without noting anything.
+  bool read_due(uint64_t node, int64_t now);
+  // What was noted and not yet told; 0: nothing.
+  int64_t read_noted(uint64_t node);
+  void read_told(uint64_t node, int64_t noted_ns);
+
   // Mode bits as last told; 0 when unknown.
   uint32_t mode(uint64_t node);
   void set_mode(uint64_t node, uint32_t mode);
@@ -72,12 +85,17 @@ class NodeTable {
     int64_t until_ns = 0;
     uint32_t mode = 0;
     uint32_t flags = 0;
+    uint64_t times_version = 0;
+    int64_t atime_ns = 0;
+    int64_t written_ns = 0;
+    int64_t noted_ns = 0;
     uint32_t changing = 0;
     int64_t changed_ns = 0;
     Settled settled;
     bool content_known = false;
     ContentVersion content;
   };
+  static bool due(const Node& known, int64_t now);
   struct Shard {
     std::mutex mutex;
     std::unordered_map<uint64_t, Node> nodes;  // guarded by mutex

@@ -40,35 +40,6 @@ bool changes_nothing(const fuse_setattr_in& in) {
   return !(in.valid & kChanges);
 }
 
-StatxTime statx_time(uint64_t seconds, uint32_t nanoseconds) {
-  return {static_cast<int64_t>(seconds), nanoseconds, 0};
-}
-
-StatxOut extend(const fuse_attr& basic, int64_t btime_ns, int64_t ttl) {
-  StatxOut out{};
-  SplitTime valid = split_time(ttl), birth = split_time(btime_ns);
-  out.attr_valid = valid.seconds;
-  out.attr_valid_nsec = valid.nanoseconds;
-  Statx& stat = out.stat;
-  stat.mask = STATX_BASIC_STATS | STATX_BTIME;
-  stat.blksize = basic.blksize;
-  stat.nlink = basic.nlink;
-  stat.uid = basic.uid;
-  stat.gid = basic.gid;
-  stat.mode = static_cast<uint16_t>(basic.mode);
-  stat.ino = basic.ino;
-  stat.size = basic.size;
-  stat.blocks = basic.blocks;
-  stat.atime = statx_time(basic.atime, basic.atimensec);
-  stat.mtime = statx_time(basic.mtime, basic.mtimensec);
-  stat.ctime = statx_time(basic.ctime, basic.ctimensec);
-  stat.btime = statx_time(birth.seconds, birth.nanoseconds);
-  // The kernel's encoding of device numbers in 32 bits: new_decode_dev().
-  stat.rdev_major = (basic.rdev & 0xfff00) >> 8;
-  stat.rdev_minor = (basic.rdev & 0xff) | ((basic.rdev >> 12) & 0xfff00);
-  return out;
-}
-
 bool owns_file(const Request& request, const pb::Attr& attr) {
   bool owner = request.uid() == 0 || request.uid() == attr.uid();
   return owner && attr.type() != pb::DIRECTORY;
@@ -98,7 +69,7 @@ void ClusterFs::statx(RequestPtr request) {
                             fill_attr(attr, &basic);
                             int64_t ttl = ttl_ns(reply.lease());
                             told(attr, ttl, 0);
-                            reply_value(std::move(request), extend(basic, attr.btime_ns(), ttl));
+                            reply_value(std::move(request), statx_of(basic, attr.btime_ns(), ttl));
                           });
 }
 
@@ -119,19 +90,22 @@ void ClusterFs::do_setattr(RequestPtr request) {
   pb::SetAttrRequest body = describe(in);
   body.set_inode(inode);
   bool truncates = in.valid & FATTR_SIZE;
-  if (truncates && (in.valid & FATTR_FH)) {
+  std::string session;
+  if (in.valid & (FATTR_ATIME | FATTR_ATIME_NOW)) access_times_.set_by_hand(inode);
+  if (in.valid & FATTR_FH) {
     FilePtr file = files_.find(in.fh);
-    if (file != nullptr && file->inode == inode) body.set_session(file->session);
+    if (file != nullptr && file->inode == inode) session = file->session;
   }
+  if (truncates) body.set_session(session);
   call_for<pb::AttrReply>(
       std::move(request), pb::SETATTR, body,
-      [this, in, inode, truncates](RequestPtr request, const pb::AttrReply& reply) {
+      [this, in, inode, truncates, session](RequestPtr request, const pb::AttrReply& reply) {
         if (truncates) client_->note_truncated(inode, in.size, reply.attr().version());
         bool kills = (in.valid & FATTR_KILL_SUIDGID) && !(in.valid & FATTR_MODE);
         kills |= changes_nothing(in) && owns_file(*request, reply.attr());
         if (!kills) return reply_attr(std::move(request), reply.attr(), reply.lease());
         nodes_.set_mode(inode, S_IFREG | (reply.attr().mode() & 07777));
-        kill_privileges(std::move(request), inode,
+        kill_privileges(std::move(request), inode, session,
                         [this](RequestPtr request) { getattr(std::move(request)); });
       });
 }

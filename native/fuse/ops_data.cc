@@ -1,4 +1,6 @@
 // File data: read, write.
+#include <fcntl.h>
+
 #include <cerrno>
 
 #include "fuse/cluster_fs.h"
@@ -10,6 +12,7 @@ void ClusterFs::read(RequestPtr request) {
   FilePtr file = files_.find(in.fh);
   if (file == nullptr) return reply_error(std::move(request), EBADF);
   if (in.size > kMaxTransfer) return reply_error(std::move(request), EINVAL);
+  if (!(file->flags & O_NOATIME)) access_times_.read(file->inode);
   // The bytes are produced where the kernel takes them.
   std::byte* space = request->reply_space(in.size);
   uint64_t offset = in.offset;
@@ -36,7 +39,7 @@ void ClusterFs::write(RequestPtr request) {
     return do_write(std::move(request), std::move(file));
   }
   uint64_t inode = file->inode;
-  kill_privileges(std::move(request), inode,
+  kill_privileges(std::move(request), inode, file->session,
                   [this, file](RequestPtr request) { do_write(std::move(request), file); });
 }
 

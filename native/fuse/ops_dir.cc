@@ -1,5 +1,6 @@
 // Listings: opendir, readdir, readdirplus, releasedir.
 #include <dirent.h>
+#include <fcntl.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -39,7 +40,8 @@ uint64_t cookie_of(uint64_t offset) { return offset <= kOffsetDotDot ? 0 : offse
 // The kernel has checked the mode; the service checks it again with each page.
 void ClusterFs::opendir(RequestPtr request) {
   fuse_open_out out{};
-  out.fh = directories_.add(request->node());
+  bool no_atime = request->arguments<fuse_open_in>().flags & O_NOATIME;
+  out.fh = directories_.add(request->node(), no_atime);
   if (out.fh == 0) return reply_error(std::move(request), ENFILE);
   reply_value(std::move(request), out);
 }
@@ -54,6 +56,7 @@ void ClusterFs::readdir(RequestPtr request) {
   DirectoryPtr directory = directories_.find(in.fh, request->node());
   if (directory == nullptr) return reply_error(std::move(request), EBADF);
   if (in.size > kMaxTransfer) return reply_error(std::move(request), EINVAL);
+  if (!directory->no_atime) access_times_.read(directory->inode);
   std::string caller = callers_.of(*request);
   {
     std::lock_guard lock(directory->mutex);

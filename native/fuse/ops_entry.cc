@@ -122,11 +122,12 @@ void ClusterFs::readlink(RequestPtr request) {
   pb::ReadlinkRequest body;
   body.set_inode(request->node());
   call_for<pb::ReadlinkReply>(std::move(request), pb::READLINK, body,
-                              [](RequestPtr request, const pb::ReadlinkReply& reply) {
+                              [this](RequestPtr request, const pb::ReadlinkReply& reply) {
                                 const std::string& target = reply.target();
                                 if (target.size() > kSymlinkMax) {
                                   return reply_error(std::move(request), EIO);
                                 }
+                                access_times_.read(request->node());
                                 reply_bytes(std::move(request), target.data(), target.size());
                               });
 }

@@ -18,7 +18,7 @@ void ClusterFs::open(RequestPtr request) {
   bool kills = in.open_flags & FUSE_OPEN_KILL_SUIDGID;
   settled(std::move(request), inode, [this, inode, kills](RequestPtr request) {
     if (!kills) return do_open(std::move(request));
-    kill_privileges(std::move(request), inode,
+    kill_privileges(std::move(request), inode, "",
                     [this](RequestPtr request) { do_open(std::move(request)); });
   });
 }
@@ -41,6 +41,7 @@ void ClusterFs::opened(RequestPtr request, std::string raw) {
   if (flags & O_TRUNC) client_->note_truncated(inode, 0, reply.attr().version());
   // The reply of OPEN carries no attributes: what the kernel believes about a file that changed
   // elsewhere (its size above all) has to go before the caller reads.
+  note_times(reply.attr());
   if (nodes_.told_otherwise(inode, reply.attr().version(), now_ns())) {
     (void)session_->invalidate_attributes(inode);
   }
@@ -69,10 +70,10 @@ bool ClusterFs::make_handle(const pb::OpenReply& reply, const std::string& raw, 
   }
   bool unchanged =
       nodes_.content_unchanged(attr.inode(), {attr.data_version(), attr.size(), attr.mtime_ns()});
-  bool direct = options_.direct_io || (flags & O_DIRECT);
+  bool direct = options_.direct_io || options_.atime == AtimePolicy::kAlways || (flags & O_DIRECT);
   if (direct) {
     out->open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
-  } else if (unchanged) {
+  } else if (unchanged && (flags & O_NOATIME || !access_times_.is_due(attr.inode()))) {
     out->open_flags = FOPEN_KEEP_CACHE;
   }
   // Nothing was written through it, so close(2) has nothing to wait for.

@@ -66,6 +66,21 @@ void getattr_virtual(RequestPtr request) {
   reply_value(std::move(request), out);
 }
 
+void statx_virtual(RequestPtr request) {
+  uint64_t node = request->node();
+  if (node != kTop && node != kRemove) return reply_error(std::move(request), ENOENT);
+  fuse_attr basic;
+  fill(node, &basic);
+  reply_value(std::move(request), statx_of(basic, 0, kAttributesNs));
+}
+
+void listxattr_virtual(RequestPtr request) {
+  if (request->arguments<fuse_getxattr_in>().size == 0) {
+    return reply_value(std::move(request), fuse_getxattr_out{});
+  }
+  reply_error(std::move(request), 0);
+}
+
 void readdir_virtual(RequestPtr request) {
   const auto& in = request->arguments<fuse_read_in>();
   uint64_t node = request->node(), offset = in.offset;
@@ -118,6 +133,12 @@ void ClusterFs::handle_virtual(RequestPtr request) {
       return reply_nothing(std::move(request));
     case FUSE_GETATTR:
       return getattr_virtual(std::move(request));
+    case kOpStatx:
+      return statx_virtual(std::move(request));
+    case FUSE_GETXATTR:  // the kernel asks for ACLs with every check of a user's permission
+      return reply_error(std::move(request), ENODATA);
+    case FUSE_LISTXATTR:
+      return listxattr_virtual(std::move(request));
     case FUSE_OPENDIR:
       return reply_value(std::move(request), fuse_open_out{});
     case FUSE_READDIR:

@@ -48,6 +48,13 @@ nb::dict operations(const fuse::Mount& mount) {
   return all;
 }
 
+fuse::AtimePolicy atime_policy(const std::string& text) {
+  if (text == "relatime") return fuse::AtimePolicy::kRelative;
+  if (text == "noatime") return fuse::AtimePolicy::kNever;
+  if (text == "strictatime") return fuse::AtimePolicy::kAlways;
+  throw nb::value_error("atime must be 'relatime', 'noatime' or 'strictatime'");
+}
+
 std::string bytes_of(const nb::bytes& value) { return {value.c_str(), value.size()}; }
 
 nb::dict counts(const fuse::ClusterMount& mount) {
@@ -72,8 +79,9 @@ std::unique_ptr<fuse::ClusterMount> cluster_mount(
     std::string mountpoint, std::vector<std::string> meta_addresses, nb::bytes cluster_id,
     nb::bytes client_id, std::string source, std::string uring, uint32_t uring_depth,
     uint32_t reactors, double ttl_max_s, bool direct_io, bool allow_other, bool read_only,
-    bool allow_suid, bool allow_dev, size_t write_back_bytes, double meta_deadline_s,
-    double data_deadline_s, bool survives, std::vector<int> inherited, uint64_t root_inode) {
+    bool allow_suid, bool allow_dev, std::string atime, bool squash_root, size_t write_back_bytes,
+    double meta_deadline_s, double data_deadline_s, bool survives, std::vector<int> inherited,
+    uint64_t root_inode) {
   fuse::SessionOptions session;
   session.mount.mountpoint = std::move(mountpoint);
   session.mount.source = std::move(source);
@@ -94,6 +102,8 @@ std::unique_ptr<fuse::ClusterMount> cluster_mount(
   filesystem.ttl_max_ns = static_cast<int64_t>(ttl_max_s * 1e9);
   filesystem.direct_io = direct_io;
   filesystem.write_back = write_back_bytes > 0;
+  filesystem.atime = read_only ? fuse::AtimePolicy::kNever : atime_policy(atime);
+  filesystem.squash_root = squash_root;
   session.root_inode = filesystem.root_inode = root_inode;
   if (survives || !inherited.empty()) {
     auto handover =
@@ -199,9 +209,9 @@ void bind_fuse(nb::module_& m) {
         "client_id"_a, "source"_a = "fs3", "uring"_a = "auto", "uring_depth"_a = 16,
         "reactors"_a = 0, "ttl_max_s"_a = 1.0, "direct_io"_a = false, "allow_other"_a = true,
         "read_only"_a = false, "allow_suid"_a = false, "allow_dev"_a = false,
-        "write_back_bytes"_a = size_t{4} << 20, "meta_deadline_s"_a = 30.0,
-        "data_deadline_s"_a = 60.0, "survives"_a = false, "inherited"_a = std::vector<int>(),
-        "root_inode"_a = 1,
+        "atime"_a = "relatime", "squash_root"_a = false, "write_back_bytes"_a = size_t{4} << 20,
+        "meta_deadline_s"_a = 30.0, "data_deadline_s"_a = 60.0, "survives"_a = false,
+        "inherited"_a = std::vector<int>(), "root_inode"_a = 1,
         "A ClusterMount, not started. cluster_id: 16 bytes or none; client_id: 16 random bytes, "
         "fresh per process. survives: another process can take the mount over, with descriptors(); "
         "inherited: those of the process before, whose mount is taken over instead of made. "

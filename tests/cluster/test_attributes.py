@@ -532,3 +532,14 @@ def test_the_time_of_birth_stays(running: LocalFs3) -> None:
     assert birth_ns(path) == born
     with Client(running.data) as client:
         assert client.attributes("/born").btime_ns == born
+
+
+def test_the_virtual_directory_has_none(running: LocalFs3) -> None:
+    """The kernel asks for its ACL whenever a user goes through it."""
+    place = running.mount / "3fs-virt"
+    with acting_as(Who(1001, 1001), 0):
+        assert os.listdir(place) == ["rm-rf"]
+        assert os.listdir(place / "rm-rf") == []
+    assert os.listxattr(place) == []
+    fails(errno.ENODATA, os.getxattr, place, "user.a")
+    assert birth_ns(place) == 0

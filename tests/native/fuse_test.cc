@@ -296,6 +296,35 @@ TEST(NodeTable, KnowsFlagsAsLongAsTheKernelBelieves) {
   EXPECT_EQ(nodes.flags(8, 999), 4u) << "an older reply does not go back";
 }
 
+TEST(NodeTable, NotesReadsThatAreDue) {
+  constexpr int64_t kDay = 86'400'000'000'000;
+  NodeTable nodes;
+  int64_t now = 100;
+  EXPECT_FALSE(nodes.read_now(8, &now, true).has_value()) << "never looked up";
+  nodes.told(8, 5, 0644, 0, 1000, 1);
+  nodes.times(8, 5, 50, 60);
+  nodes.times(8, 4, 99, 0);  // an older reply does not go back
+  EXPECT_TRUE(nodes.read_due(8, now));
+  EXPECT_EQ(nodes.read_now(8, &now, false), 50) << "changed since it was read";
+  EXPECT_EQ(nodes.read_noted(8), 100);
+  now = 101;
+  EXPECT_FALSE(nodes.read_due(8, now));
+  EXPECT_FALSE(nodes.read_now(8, &now, false).has_value()) << "read since it was changed";
+  EXPECT_EQ(nodes.read_now(8, &now, true), 50) << "strictatime";
+  nodes.read_told(8, 100);
+  EXPECT_EQ(nodes.read_noted(8), 101) << "a later one waits";
+  nodes.read_told(8, 101);
+  EXPECT_EQ(nodes.read_noted(8), 0);
+  now = 101 + kDay;
+  EXPECT_EQ(nodes.read_now(8, &now, false), 101) << "a day old";
+  nodes.times(8, 6, 50, 1000 * kDay);
+  EXPECT_TRUE(nodes.read_now(8, &now, false).has_value());
+  EXPECT_EQ(now, 1000 * kDay + 1) << "later than the change, whatever this host's clock says";
+  nodes.told(8, 7, 0644, 0x80, 1000, 0);
+  nodes.times(8, 7, 50, 2000 * kDay);
+  EXPECT_FALSE(nodes.read_now(8, &now, true).has_value()) << "chattr +A";
+}
+
 TEST(NodeTable, RemembersChanges) {
   NodeTable nodes;
   nodes.told(8, 1, 0644, 0, 0, 1);

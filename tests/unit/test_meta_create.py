@@ -102,7 +102,11 @@ def test_special_files(world):
         attr = world.call(pb.CREATE, parent=1, name=name, type=kind, rdev=os.makedev(8, 1))
         assert attr.attr.rdev == os.makedev(8, 1)
     world.call(pb.SETATTR, inode=1, mode=0o777)
-    world.fails(errno.EPERM, pb.CREATE, parent=1, name=b"x", type=pb.CHAR_DEVICE, uid=7)
+    device = {"parent": 1, "name": b"x", "uid": 7}
+    world.fails(errno.EPERM, pb.CREATE, type=pb.CHAR_DEVICE, rdev=0x103, **device)
+    world.fails(errno.EPERM, pb.CREATE, type=pb.BLOCK_DEVICE, **device)
+    # A whiteout of overlayfs is one that everybody makes.
+    world.call(pb.CREATE, parent=1, name=b"w", type=pb.CHAR_DEVICE, uid=7)
     world.call(pb.CREATE, parent=1, name=b"x", type=pb.FIFO, uid=7)
 
 

@@ -95,3 +95,18 @@ def test_refused_whole(mine):
 def test_every_change_grows_the_version(mine):
     versions = [setattr_(mine, mine.mine, mode=mode).version for mode in (0o600, 0o600, 0o640)]
     assert versions == sorted(set(versions))
+
+
+def test_a_writer_takes_privileges_away(mine):
+    """For a mount, whose user need not own what he writes to."""
+    drop = {"inode": mine.mine, "drop_privileges": True}
+    setattr_(mine, mine.mine, mode=0o6757)
+    assert setattr_(mine, mine.mine, uid=8, drop_privileges=True).mode == 0o757
+    setattr_(mine, mine.mine, mode=0o6750)
+    mine.fails(errno.EACCES, pb.SETATTR, uid=8, **drop)
+    assert setattr_(mine, mine.mine, uid=7, gid=70, drop_privileges=True).mode == 0o750
+    setattr_(mine, mine.mine, mode=0o4757)
+    session = mine.open(mine.mine, uid=8).session
+    setattr_(mine, mine.mine, mode=0o4750)
+    mine.fails(errno.EACCES, pb.SETATTR, uid=8, session=b"s" * 16, **drop)
+    assert mine.call(pb.SETATTR, uid=8, session=session, **drop).attr.mode == 0o750

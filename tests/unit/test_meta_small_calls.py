@@ -8,9 +8,9 @@ from meta_world import CLIENT, PRINCIPAL, routing
 from fs3 import limits
 from fs3._proto import meta_pb2 as pb
 from fs3.auth.identity import Principal, Role
-from fs3.errors import Denied, Status
+from fs3.errors import BadRequest, Denied, Status
 from fs3.meta.call import Call
-from fs3.meta.identity import IdentityPolicy
+from fs3.meta.identity import HostRule, IdentityPolicy
 from fs3.meta.inspect import Inspector
 from fs3.meta.ops import VERBS
 
@@ -95,15 +95,54 @@ def test_every_method_of_the_contract_has_a_verb():
 )
 def test_who_is_believed(uid, claimed, believed):
     policy = IdentityPolicy(service_uid=500, groups_of=lambda uid: (uid, frozenset({90})))
-    principal = Principal(Role.CLIENT, uid is not None, uid, 0, CLIENT, "peer")
+    principal = Principal(Role.CLIENT, uid is not None, uid, 0, CLIENT, "10.0.0.1:5")
     caller = policy.caller(principal, pb.Caller(uid=claimed, gid=1, groups=range(100)))
     assert caller.uid == believed
     assert len(caller.groups) == (1 if uid == 7 else limits.GROUPS_MAX)
 
 
-def test_policies_against_the_network_and_root():
-    stranger = Principal(Role.CLIENT, False, None, 0, CLIENT, "10.0.0.1:5")
-    with pytest.raises(Denied):
-        IdentityPolicy(service_uid=0, trust_network=False).caller(stranger, pb.Caller())
-    squashed = IdentityPolicy(service_uid=0, squash_root=True).caller(stranger, pb.Caller())
-    assert squashed.uid == 65534
+def host(address):
+    return Principal(Role.CLIENT, False, None, 0, CLIENT, address)
+
+
+NOBODY = (65534, 65534, frozenset())
+RULES = ["10.0.0.7 admin", "10.0.0.0/8 uids=1000-1999", "fd00::/8"]
+
+
+@pytest.mark.parametrize(
+    ("address", "claim", "believed"),
+    [
+        ("10.0.0.7:5", (0, 0, [0, 5]), (0, 0, {0, 5})),
+        ("10.0.0.7:5", (5, 0, []), (5, 0, set())),
+        ("10.0.0.8:5", (0, 0, [5]), NOBODY),
+        ("10.0.0.8:5", (1000, 0, [0, 5]), (1000, 65534, {5})),
+        ("10.0.0.8:5", (1999, 7, []), (1999, 7, set())),
+        ("10.0.0.8:5", (2000, 7, []), NOBODY),
+        ("10.0.0.8:5", (999, 7, []), NOBODY),
+        ("[::ffff:10.0.0.8]:5", (0, 0, []), NOBODY),
+        ("[fd00::1]:5", (0, 0, []), NOBODY),
+        ("[fd00::1]:5", (5, 6, [7]), (5, 6, {7})),
+    ],
+)
+def test_a_host_speaks_for_whom_its_rule_says(address, claim, believed):
+    policy = IdentityPolicy(service_uid=0, hosts=[HostRule.parse(text) for text in RULES])
+    uid, gid, groups = claim
+    assert policy.caller(host(address), pb.Caller(uid=uid, gid=gid, groups=groups)) == believed
+
+
+@pytest.mark.parametrize("address", ["11.0.0.1:5", "[fe00::1]:5", "unix", "garbage"])
+def test_a_host_of_no_rule_is_refused(address):
+    policy = IdentityPolicy(service_uid=0, hosts=[HostRule.parse(text) for text in RULES])
+    with pytest.raises(Denied, match="no network"):
+        policy.caller(host(address), pb.Caller(uid=5))
+
+
+def test_without_rules_every_host_is_an_admin():
+    for address in ("10.0.0.1:5", "[::1]:5", "ipv4:10.0.0.1:5", "ipv6:%5B::1%5D:5", "unix:/x"):
+        assert IdentityPolicy(service_uid=9).caller(host(address), pb.Caller()).is_root
+
+
+@pytest.mark.parametrize("text", ["10.0.0.1/8", "x", "10.0.0.1 root", "10.0.0.1 uids=5"])
+def test_a_bad_rule_is_named(text):
+    with pytest.raises(BadRequest, match="NETWORK"):
+        HostRule.parse(text)

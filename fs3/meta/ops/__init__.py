@@ -14,6 +14,7 @@ from fs3._proto import meta_pb2 as pb
 from fs3.kv.api import Transaction
 from fs3.meta.context import Context
 from fs3.meta.ops.access import access
+from fs3.meta.ops.accessed import accessed
 from fs3.meta.ops.close import close
 from fs3.meta.ops.create import create
 from fs3.meta.ops.get_quota import get_quota, list_quotas
@@ -126,6 +127,7 @@ VERBS: dict[int, Verb] = {
         ),
         Verb(pb.RESOLVE, "resolve", pb.ResolveRequest, pb.ResolveReply, resolve, _never),
         Verb(pb.ACCESS, "access", pb.AccessRequest, pb.AttrReply, access, _never),
+        Verb(pb.ACCESSED, "accessed", pb.AccessedRequest, pb.AccessedReply, accessed, _never),
         Verb(pb.SETXATTR, "setxattr", pb.SetXattrRequest, pb.AttrReply, setxattr, _always),
         Verb(pb.GETXATTR, "getxattr", pb.GetXattrRequest, pb.GetXattrReply, getxattr, _never),
         Verb(pb.LISTXATTR, "listxattr", pb.ListXattrRequest, pb.ListXattrReply, listxattr, _never),

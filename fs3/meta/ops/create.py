@@ -33,7 +33,8 @@ def create(
             raise refuse(errno.EEXIST, "create", f"{request.name!r} exists")
         inode = inodes.load(txn, existing.inode, "create")
         return open_existing(txn, inode, request.flags, context)
-    if kind in (CHAR_DEVICE, BLOCK_DEVICE) and not context.caller.is_root:
+    whiteout = kind == CHAR_DEVICE and request.rdev == 0  # the mark of an overlay, no device
+    if kind in (CHAR_DEVICE, BLOCK_DEVICE) and not (context.caller.is_root or whiteout):
         raise refuse(errno.EPERM, "create", "only root makes devices")
     mode = request.mode & 0o7777
     inode = make_child(txn, directory, request.name, kind, mode, context, "create")

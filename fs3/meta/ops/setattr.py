@@ -34,6 +34,8 @@ def setattr_(
     _check_mode_and_owner(inode, request, context)
     _check_times(inode, request, context)
     _check_new_owner(txn, inode, request, context)
+    if request.drop_privileges:
+        _check_writer(txn, inode, request, context)
     if request.HasField("size"):
         _check_truncate(txn, inode, request, context)
         truncate(txn, inode, request.size, context, "setattr")
@@ -86,6 +88,16 @@ def _check_times(inode: Inode, request: meta_pb2.SetAttrRequest, context: Contex
     require_owner(inode, context.caller, "setattr")
 
 
+def _check_writer(
+    txn: Transaction, inode: Inode, request: meta_pb2.SetAttrRequest, context: Context
+) -> None:
+    """Who has it open for writing may always; what it loses is for the good of its owner."""
+    held = session.find(txn, inode.number, request.session) if request.session else None
+    writes = held is not None and held.client == context.client
+    if not writes and context.caller.uid != inode.uid:
+        require(inode, context.caller, WRITE, "setattr")
+
+
 def _check_truncate(
     txn: Transaction, inode: Inode, request: meta_pb2.SetAttrRequest, context: Context
 ) -> None:
@@ -108,6 +120,8 @@ def _apply(
         drop_privileges(txn, inode, context.caller)
         inode.uid = request.uid if request.HasField("uid") else inode.uid
         inode.gid = request.gid if request.HasField("gid") else inode.gid
+    if request.drop_privileges:
+        drop_privileges(txn, inode, context.caller)
     if request.HasField("mode"):
         inode.mode = mode_after_chmod(inode, context.caller, request.mode)
         if inode.acl is not None:
