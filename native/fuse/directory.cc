@@ -34,12 +34,12 @@ uint64_t DirectoryTable::add(uint64_t inode, bool no_atime) {
   return handle;
 }
 
-DirectoryPtr DirectoryTable::find(uint64_t handle, uint64_t inode) {
+DirectoryPtr DirectoryTable::find(uint64_t handle, uint64_t inode, bool no_atime) {
   std::lock_guard lock(mutex_);
   auto found = by_handle_.find(handle);
   if (found != by_handle_.end()) return found->second;
   if (handle == 0 || handle >= first_ || by_handle_.size() >= kOpenMax) return nullptr;
-  return by_handle_.emplace(handle, std::make_shared<Directory>(inode)).first->second;
+  return by_handle_.emplace(handle, std::make_shared<Directory>(inode, no_atime)).first->second;
 }
 
 void DirectoryTable::remove(uint64_t handle) {

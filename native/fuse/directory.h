@@ -61,7 +61,7 @@ class DirectoryTable {
   void begin(uint64_t generation);              // as FileTable
   uint64_t add(uint64_t inode, bool no_atime);  // 0: too many
   // One that a process before had opened is made anew: the kernel says where it is.
-  DirectoryPtr find(uint64_t handle, uint64_t inode);
+  DirectoryPtr find(uint64_t handle, uint64_t inode, bool no_atime);
   void remove(uint64_t handle);
 
  private:

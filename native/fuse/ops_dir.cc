@@ -53,7 +53,7 @@ void ClusterFs::releasedir(RequestPtr request) {
 
 void ClusterFs::readdir(RequestPtr request) {
   const auto& in = request->arguments<fuse_read_in>();
-  DirectoryPtr directory = directories_.find(in.fh, request->node());
+  DirectoryPtr directory = directories_.find(in.fh, request->node(), in.flags & O_NOATIME);
   if (directory == nullptr) return reply_error(std::move(request), EBADF);
   if (in.size > kMaxTransfer) return reply_error(std::move(request), EINVAL);
   if (!directory->no_atime) access_times_.read(directory->inode);
