@@ -45,6 +45,11 @@ constexpr int64_t kTombstoneNs = 120 * kSecond;
 constexpr size_t kMaxReadsPerChunk = 1024;
 constexpr uint32_t kMaxChunkSize = 64u << 20;
 
+// What a full disk refuses. A removal and a truncate take no block.
+inline bool needs_room(UpdateKind kind) {
+  return kind != UpdateKind::kRemove && kind != UpdateKind::kTruncate;
+}
+
 enum class Phase : uint8_t { kNone, kRunning, kDone };
 
 // The pending version of a chunk, and how far it is.

@@ -127,7 +127,8 @@ struct SetLease {  // until_ns: 0.8 T after the acknowledged heartbeat was *sent
   int64_t until_ns = 0;
 };
 // The disk has less free space than its reserve (or again more): new writes are refused with ENOSPC
-// before anything is staged; removals, and whatever is already on its way, go on. The reserve must
+// before anything is staged; removals, truncates, and whatever is already on its way, go on: a file
+// that is cut on a full disk is how space comes back. The reserve must
 // cover all requests that the server admits, because a failed Stage ends the replica's service.
 struct SetSpace {
   bool full = false;

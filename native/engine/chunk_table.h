@@ -1,14 +1,14 @@
 // Chunks in memory: what get() and read() see, and what recovery rebuilds.
 #pragma once
 
-#include <array>
 #include <map>
 #include <memory>
 #include <optional>
-#include <utility>
 #include <vector>
 
 #include "engine/block_pool.h"
+#include "engine/dedup_rows.h"
+#include "engine/patches.h"
 #include "engine/records.h"
 #include "engine/types.h"
 
@@ -20,8 +20,17 @@ struct Version {
   uint32_t stored_length = 0;  // bytes in the block; zeros from there to info.length
   BlockRef block;              // null when stored_length is 0
   std::shared_ptr<const std::vector<uint32_t>> checksums;  // of the stored bytes, per 4 KiB
+  // The stored bytes are the block's, with the patches from this version to its own over them.
+  ChunkVersion first_patch = 0;  // 0: none
+  PatchRows patches;             // those that are not in the block yet, oldest first
 };
 using VersionRef = std::shared_ptr<const Version>;
+
+struct ChunkKey {
+  TargetId target = 0;
+  ChunkId chunk;
+  auto operator<=>(const ChunkKey&) const = default;
+};
 
 struct Chunk {
   VersionRef committed;
@@ -32,10 +41,9 @@ struct Chunk {
 };
 
 struct Target {
-  using Client = std::pair<std::array<uint8_t, 16>, uint32_t>;
   uint32_t chain_id = 0;
   std::map<ChunkId, Chunk> chunks;
-  std::map<Client, DedupRow> dedup;
+  DedupRows dedup;
   size_t updates = 0;  // running or waiting
 };
 

@@ -1,6 +1,6 @@
-// The updates that write metadata only: commit, discard, drop, dedup rows; and the audit.
+// The updates that write metadata only: commit, discard, drop, dedup rows.
+#include <algorithm>
 #include <cerrno>
-#include <set>
 
 #include "base/check.h"
 #include "engine/chunk_engine.h"
@@ -30,15 +30,14 @@ void ChunkEngine::submit(const ChunkKey& key, CommitItem item, Function<void()> 
 
 // Only the highest sequence of a (client, channel) counts. Updates without identity make no row.
 // Memory changes now, so that rows are compared in the order in which they will be stored.
-void ChunkEngine::add_dedup(TargetId target, const DedupRow& row,
-                            std::vector<MetaChange>& changes) {
+void ChunkEngine::add_dedup(TargetId target, DedupRow row, std::vector<MetaChange>& changes) {
   if (row.identity == UpdateIdentity{}) return;
-  auto& rows = targets_.at(target).dedup;
-  Target::Client client{row.identity.client_id, row.identity.channel};
-  auto [place, fresh] = rows.try_emplace(client, row);
-  if (!fresh && place->second.identity.sequence > row.identity.sequence) return;
-  place->second = row;
+  std::vector<DedupRow> evicted;
+  if (!targets_.at(target).dedup.put(row, evicted)) return;
   changes.push_back({Kind::kPut, dedup_key(target, row.identity), encode(row)});
+  for (const DedupRow& old : evicted) {
+    changes.push_back({Kind::kDelete, dedup_key(target, old.identity), {}});
+  }
 }
 
 void ChunkEngine::commit(TargetId target, ChunkId chunk, uint64_t version, bool synced,
@@ -77,6 +76,21 @@ void ChunkEngine::commit_now(const ChunkKey& key, uint64_t version, bool synced,
   submit(key, std::move(item), std::move(apply), std::move(done));
 }
 
+// The rows of patches that lie over `version` and not over `others`.
+void ChunkEngine::remove_patches(const ChunkKey& key, const VersionRef& version,
+                                 std::initializer_list<const Version*> others,
+                                 std::vector<MetaChange>& changes) {
+  if (!version) return;
+  for (const PatchRowRef& row : version->patches) {
+    bool kept = std::any_of(others.begin(), others.end(), [&](const Version* other) {
+      return other != nullptr &&
+             std::find(other->patches.begin(), other->patches.end(), row) != other->patches.end();
+    });
+    if (kept) continue;
+    changes.push_back({Kind::kDelete, patch_key(key.target, key.chunk, row->version()), {}});
+  }
+}
+
 // The rows that make `next`, whose row is or will be in `slot`, the committed version.
 void ChunkEngine::commit_changes(const ChunkKey& key, const Chunk& chunk, const Version& next,
                                  uint8_t slot, std::vector<MetaChange>& changes) {
@@ -85,14 +99,17 @@ void ChunkEngine::commit_changes(const ChunkKey& key, const Chunk& chunk, const 
     changes.push_back({Kind::kDelete, row_key(ChunkRow::kHead), {}});
     changes.push_back({Kind::kDelete, row_key(ChunkRow::kSlot0), {}});
     changes.push_back({Kind::kDelete, row_key(ChunkRow::kSlot1), {}});
+    remove_patches(key, chunk.committed, {}, changes);
+    remove_patches(key, chunk.pending, {chunk.committed.get()}, changes);
   } else {
+    remove_patches(key, chunk.committed, {&next}, changes);
     changes.push_back({Kind::kPut, row_key(ChunkRow::kHead), encode(HeadRecord{slot, kNoSlot})});
     if (chunk.committed) {
       changes.push_back({Kind::kDelete, row_key(slot_row(chunk.committed_slot)), {}});
     }
   }
-  DedupRow row{next.info.identity, key.chunk, next.info.version, next.info.length,
-               next.info.checksum};
+  DedupRow row{next.info.identity, key.chunk,          next.info.version,
+               next.info.length,   next.info.checksum, 0};
   add_dedup(key.target, row, changes);
 }
 
@@ -107,6 +124,7 @@ void ChunkEngine::make_committed(const ChunkKey& key, const VersionRef& next) {
   chunk.committed_slot = chunk.free_slot();
   chunk.committed = next;
   chunk.pending = nullptr;
+  folder_.committed(key);
 }
 
 void ChunkEngine::discard(TargetId target, ChunkId chunk, Function<void(Status)> done) {
@@ -131,6 +149,7 @@ void ChunkEngine::discard_now(const ChunkKey& key, Function<void(Status)> done) 
                           encode(HeadRecord{chunk->committed_slot, kNoSlot})});
   item.changes.push_back(
       {Kind::kDelete, chunk_key(key.target, key.chunk, slot_row(chunk->free_slot())), {}});
+  remove_patches(key, chunk->pending, {chunk->committed.get()}, item.changes);
   auto apply = [this, key] { targets_.at(key.target).chunks.at(key.chunk).pending = nullptr; };
   submit(key, std::move(item), std::move(apply), std::move(done));
 }
@@ -156,6 +175,8 @@ void ChunkEngine::drop_now(const ChunkKey& key, Function<void(Status)> done) {
   for (ChunkRow row : {ChunkRow::kHead, ChunkRow::kSlot0, ChunkRow::kSlot1}) {
     item.changes.push_back({Kind::kDelete, chunk_key(key.target, key.chunk, row), {}});
   }
+  remove_patches(key, chunk->committed, {}, item.changes);
+  remove_patches(key, chunk->pending, {chunk->committed.get()}, item.changes);
   auto apply = [this, key] {
     targets_.at(key.target).chunks.erase(key.chunk);
     blocks_->trim();
@@ -172,7 +193,7 @@ void ChunkEngine::put_dedup_rows(TargetId target, std::vector<DedupRow> rows, bo
   CommitItem item;
   auto& known = targets_.at(target).dedup;
   if (replace) {
-    for (const auto& [client, row] : known) {
+    for (const DedupRow& row : known.in_order()) {
       item.changes.push_back({Kind::kDelete, dedup_key(target, row.identity), {}});
     }
     known.clear();

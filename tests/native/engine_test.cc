@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "engine/checksum.h"
+#include "engine/dedup_rows.h"
 #include "engine_harness.h"
 
 namespace fs3::test {
@@ -18,11 +19,15 @@ constexpr uint32_t kKiB = 1 << 10;
 constexpr uint32_t kMiB = 1 << 20;
 constexpr ChunkId kChunk{5, 0};
 
-// Each test runs on a real directory and on a simulated disk, and ends in an audit, before and
-// after a restart.
-class EngineTest : public testing::TestWithParam<bool> {
+enum class On { kPosix, kPosixFolding, kSimulated };
+
+// Each test runs on a real directory, also with a folder that never rests, and on a simulated disk,
+// and ends in an audit, before and after a restart.
+class EngineTest : public testing::TestWithParam<On> {
  protected:
-  EngineTest() : world_(GetParam() ? &medium_ : nullptr) {}
+  EngineTest() : world_(GetParam() == On::kSimulated ? &medium_ : nullptr) {
+    if (GetParam() == On::kPosixFolding) world_.set_patches(kTinyPatches);
+  }
   void SetUp() override { world_.start(); }
   void TearDown() override {
     if (!world_.is_open() || world_.engine().failed()) return;
@@ -43,8 +48,13 @@ class EngineTest : public testing::TestWithParam<bool> {
   EngineWorld world_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Disks, EngineTest, testing::Values(false, true),
-                         [](const auto& info) { return info.param ? "simulated" : "posix"; });
+std::string name_of(const testing::TestParamInfo<On>& info) {
+  if (info.param == On::kSimulated) return "simulated";
+  return info.param == On::kPosixFolding ? "folding" : "posix";
+}
+
+INSTANTIATE_TEST_SUITE_P(Disks, EngineTest,
+                         testing::Values(On::kPosix, On::kPosixFolding, On::kSimulated), name_of);
 
 TEST_P(EngineTest, WriteAndRead) {
   std::string data = pattern(kMiB, 1);
@@ -106,10 +116,10 @@ TEST_P(EngineTest, AppendInPlaceUsesTheSameBlock) {
   ASSERT_OK(world_.write(kChunk, 0, pattern(600 * kKiB + 10, 1)).status());
   uint64_t used = world_.space().used_bytes;
   uint64_t copied = world_.statistics().copied_bytes;
-  ASSERT_OK(world_.write(kChunk, 600 * kKiB + 10, pattern(5000, 2)).status());
+  ASSERT_OK(world_.write(kChunk, 600 * kKiB + 10, pattern(20000, 2)).status());
   EXPECT_EQ(world_.space().used_bytes, used);
   EXPECT_EQ(world_.statistics().copied_bytes - copied, 4096u);
-  expect_content(kChunk, pattern(600 * kKiB + 10, 1) + pattern(5000, 2));
+  expect_content(kChunk, pattern(600 * kKiB + 10, 1) + pattern(20000, 2));
 }
 
 TEST_P(EngineTest, GapsReadAsZeros) {
@@ -359,6 +369,49 @@ TEST_P(EngineTest, DedupKeepsTheHighestSequence) {
   EXPECT_EQ(rows()[0].identity.sequence, 3u);
 }
 
+// Rows of clients that are gone do not stay for ever: those touched longest ago go, on the disk as
+// well, and the order survives a restart.
+TEST_P(EngineTest, DedupRowsAreBounded) {
+  constexpr size_t kMore = 100, kAll = engine::kDedupRowsMax + kMore;
+  auto put = [&](size_t begin, size_t end, uint64_t sequence) {
+    std::vector<DedupRow> list(end - begin);
+    for (size_t i = begin; i < end; ++i) {
+      DedupRow& row = list[i - begin];
+      row.identity.client_id[0] = static_cast<uint8_t>(200 - i / 64 % 200);  // not in key order
+      row.identity.client_id[1] = static_cast<uint8_t>(i / 12800);
+      row.identity.channel = static_cast<uint32_t>(i % 64);
+      row.identity.sequence = sequence;
+      row.version = i + 1;
+    }
+    ASSERT_OK(world_.harness().wait<Status>([&](auto done) {
+      world_.engine().put_dedup_rows(kTarget, std::move(list), false, std::move(done));
+    }));
+  };
+  auto versions = [&] {
+    std::vector<uint64_t> found;
+    for (auto& row : world_.harness().on([&] { return world_.engine().dedup_rows(kTarget); }))
+      found.push_back(row.version);
+    return found;
+  };
+  put(0, engine::kDedupRowsMax, 1);
+  EXPECT_EQ(versions().size(), engine::kDedupRowsMax);
+  put(0, 10, 2);  // touched again: not the oldest any more
+  put(engine::kDedupRowsMax, kAll, 1);
+  std::vector<uint64_t> expected;
+  for (size_t i = 10 + kMore; i < engine::kDedupRowsMax; ++i) expected.push_back(i + 1);
+  for (size_t i = 0; i < 10; ++i) expected.push_back(i + 1);
+  for (size_t i = engine::kDedupRowsMax; i < kAll; ++i) expected.push_back(i + 1);
+  EXPECT_EQ(versions(), expected);
+  EXPECT_OK(world_.audit());
+  world_.close();
+  ASSERT_OK(world_.open());
+  EXPECT_EQ(versions(), expected);
+  EXPECT_OK(world_.audit());
+  put(3, 4, 3);
+  EXPECT_EQ(versions().back(), 4u);
+  EXPECT_EQ(versions().size(), engine::kDedupRowsMax);
+}
+
 TEST_P(EngineTest, ManyAtOnceShareSyncs) {
   constexpr int kCount = 200;
   auto& engine = world_.engine();
@@ -463,23 +516,24 @@ TEST_P(EngineTest, ReadOfACutVersionIsWhole) {
   ASSERT_OK(world_.truncate(kChunk, 40000).status());
   uint64_t used = world_.space().used_bytes;
   uint64_t copied = world_.statistics().copied_bytes;
-  ASSERT_OK(world_.write(kChunk, 40000, pattern(9000, 2)).status());
+  ASSERT_OK(world_.write(kChunk, 40000, pattern(20000, 2)).status());
   EXPECT_GE(world_.statistics().copied_bytes - copied, 40000u);  // elsewhere
-  ASSERT_OK(world_.write(kChunk, 49000, "in place again").status());
+  ASSERT_OK(world_.write(kChunk, 60000, "in place again").status());
   EXPECT_EQ(world_.space().used_bytes, used);
-  expect_content(kChunk, pattern(40000, 1) + pattern(9000, 2) + "in place again");
+  expect_content(kChunk, pattern(40000, 1) + pattern(20000, 2) + "in place again");
 }
 
 TEST_P(EngineTest, UnsyncedCommitHoldsItsOldBlockBack) {
-  ASSERT_OK(world_.write(kChunk, 0, pattern(4096, 1)).status());
+  constexpr uint32_t kBytes = 32 * kKiB;  // no patch
+  ASSERT_OK(world_.write(kChunk, 0, pattern(kBytes, 1)).status());
   ASSERT_OK(
-      world_.stage(world_.request(UpdateKind::kWrite, kChunk, 2, 0, pattern(4096, 2))).status());
-  EXPECT_EQ(world_.space().used_bytes, 8192u);
+      world_.stage(world_.request(UpdateKind::kWrite, kChunk, 2, 0, pattern(kBytes, 2))).status());
+  EXPECT_EQ(world_.space().used_bytes, 2 * kBytes);
   ASSERT_OK(world_.commit(kChunk, 2, false));
-  EXPECT_EQ(world_.space().used_bytes, 8192u);  // version 1 may come back
+  EXPECT_EQ(world_.space().used_bytes, 2 * kBytes);  // version 1 may come back
   ASSERT_OK(world_.commit(kChunk, 2));
   ASSERT_OK(world_.write({6, 6}, 0, "any synced update").status());
-  EXPECT_EQ(world_.space().used_bytes, 8192u);  // one block each
+  EXPECT_EQ(world_.space().used_bytes, kBytes + 4096);
 }
 
 // ---- opening
@@ -612,6 +666,20 @@ TEST_F(FullDisk, EnospcToTheWriterAndNothingElseBreaks) {
   }
 }
 
+TEST_F(FullDisk, ATruncateThatSparesBlocksTakesNone) {
+  ASSERT_OK(world_.write({1, 0}, 0, pattern(kMiB, 3)).status());
+  uint64_t used_bytes = world_.space().used_bytes;
+  auto request = world_.request(UpdateKind::kTruncate, {1, 0}, 2, 0, "");
+  request.length = 5000;
+  request.spares_blocks = true;
+  request.commit = true;
+  ASSERT_OK(world_.stage(std::move(request)).status());
+  EXPECT_TRUE(world_.content({1, 0}) == pattern(kMiB, 3).substr(0, 5000));
+  EXPECT_EQ(world_.space().used_bytes, used_bytes);  // the block of 1 MiB
+  ASSERT_OK(world_.truncate({1, 0}, 4000).status());
+  EXPECT_LT(world_.space().used_bytes, used_bytes);  // one of 4 KiB
+}
+
 TEST_F(FullDisk, UnsyncedCommitsGiveTheirBlocksBackWhenNeeded) {
   uint64_t count = fill(kMiB);
   // Removals that nothing has made durable yet.
@@ -688,7 +756,7 @@ TEST(EngineFailure, WriteErrorIsFinal) {
   world.start();
   ASSERT_OK(world.write(kChunk, 0, "sound").status());
   medium.inject({disk::SimFault::On::kWrite, "blocks/", 0, 1, EIO});
-  EXPECT_EQ(world.write({6, 0}, 0, "lost").status().code(), uint32_t{EIO});
+  EXPECT_EQ(world.write({6, 0}, 0, pattern(20000, 1)).status().code(), uint32_t{EIO});
   EXPECT_EQ(medium.faults_hit(), 1u);
   EXPECT_TRUE(world.engine().failed());
   EXPECT_EQ(world.write({7, 0}, 0, "never").status().code(), uint32_t{EIO});
@@ -711,7 +779,7 @@ TEST(EngineFailure, SyncErrorIsFinalAndReachesAllWhoWait) {
   medium.inject({disk::SimFault::On::kSync, "blocks/", 0, 1, EIO});
   std::vector<StageRequest> requests;
   for (uint64_t i = 0; i < 8; ++i) {
-    requests.push_back(world.request(UpdateKind::kWrite, {9, i}, 1, 0, "lost"));
+    requests.push_back(world.request(UpdateKind::kWrite, {9, i}, 1, 0, pattern(20000, 1)));
   }
   int failed = world.harness().wait<int>([&](auto done) {
     auto left = std::make_shared<size_t>(requests.size());
@@ -745,7 +813,7 @@ TEST(EngineFailure, RottenBytesAreNeverReturned) {
   EXPECT_TRUE(string_of(world.read(kChunk, 0, 16384)->data) == data.substr(0, 16384));
   EXPECT_TRUE(world.content({6, 0}) == pattern(64 * kKiB, 2));
   // A copy does not carry them on under a new checksum.
-  EXPECT_EQ(world.write(kChunk, 40000, "x").status().code(), kChecksumMismatch);
+  EXPECT_EQ(world.write(kChunk, 40000, pattern(20000, 3)).status().code(), kChecksumMismatch);
   EXPECT_FALSE(world.engine().failed());
   // Repair, as resync does it; the bad block is not used again, also not after a restart.
   auto repair = world.request(UpdateKind::kReplace, kChunk, 1, 0, data);
@@ -776,7 +844,7 @@ TEST(EngineFailure, UnreadableBlockIsNoDeadDisk) {
   disk::SimMedium medium(5);
   EngineWorld world(&medium);
   world.start();
-  ASSERT_OK(world.write(kChunk, 0, "bytes").status());
+  ASSERT_OK(world.write(kChunk, 0, pattern(20000, 1)).status());
   medium.inject({disk::SimFault::On::kRead, "blocks/", 0, 1, EIO});
   EXPECT_EQ(world.read(kChunk, 0, 5).status().code(), kChecksumMismatch);
   EXPECT_FALSE(world.engine().failed());
