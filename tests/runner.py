@@ -134,6 +134,7 @@ def deep_levels() -> list[Level]:
                 "UBSAN_OPTIONS": "print_stacktrace=1",
             },
         ),
+        _sanitized_cluster(),
         _sanitized("tsan", "thread", {"TSAN_OPTIONS": "halt_on_error=1"}),
         Level(
             "fuzz",
@@ -157,6 +158,22 @@ def _sanitized(name: str, sanitizers: str, environment: Mapping[str, str]) -> Le
         ["ctest", "--test-dir", build, "--output-on-failure", "-j", "2"],
     ]
     return Level(name, f"native tests under {sanitizers}", commands, environment, in_steps=True)
+
+
+def _sanitized_cluster() -> Level:
+    """Services and mounts of real clusters under ASan and UBSan, in the build of asan."""
+    build = "build-asan"
+    sanitized = [sys.executable, "-m", "tests.sanitized", build]
+    tests = ["tests/cluster/test_storage_processes.py", "tests/cluster/test_crash.py"]
+    commands = [
+        [*sanitized, "copy"],
+        _configure(build, "address,undefined"),
+        ["cmake", "--build", build, "--target", "_native", "fs3_python_proto"],
+        # Five times as slow: what has a limit of minutes gets an hour.
+        [*sanitized, "run", *tests, "--override-ini=timeout=3600"],
+    ]
+    what = "real clusters under address,undefined: writes, kill -9, return, compare"
+    return Level("asan-cluster", what, commands, in_steps=True)
 
 
 def _configure(build: str, sanitizers: str) -> list[str]:

@@ -182,7 +182,9 @@ def test_a_failed_sync_is_final_until_the_target_was_synced_again(
 ) -> None:
     flag = cluster.directory / "sync-fails"
     cluster.kill(victim)
-    cluster.start(victim, {"LD_PRELOAD": str(fail_sync), "FAIL_SYNC_FLAG": str(flag)})
+    preloaded = [*os.environ.get("LD_PRELOAD", "").split(":"), str(fail_sync)]
+    preload = ":".join(library for library in preloaded if library)
+    cluster.start(victim, {"LD_PRELOAD": preload, "FAIL_SYNC_FLAG": str(flag)})
     cluster.wait_serving(3)
     with load_on(cluster) as loads:
         flag.touch()
