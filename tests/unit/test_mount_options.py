@@ -29,8 +29,14 @@ def test_options():
 
 
 def test_what_is_for_others_is_left_to_them():
-    text = "defaults,noauto,user,nofail,_netdev,noatime,exec,x-systemd.automount,comment=x,async"
+    text = "defaults,noauto,user,nofail,_netdev,diratime,exec,x-systemd.automount,comment=x,async"
     assert parse(text, MountOptions()) == MountOptions()
+
+
+def test_times_of_access_are_the_mounts_business():
+    assert parse("noatime", MountOptions()).atime == "noatime"
+    assert parse("strictatime,relatime", MountOptions()).atime == "relatime"
+    assert parse("squash_root", MountOptions()).squash_root
 
 
 @pytest.mark.parametrize("text", ["fast", "subdir=a", "ro=1", "ro,,what"])
