@@ -158,13 +158,6 @@ class SessionNotRemoved(Bugs):
     patches = (("fs3.meta.ops.close.session.remove", _remove_half),)
 
 
-class EffectsOfFailedAttempts(Bugs):
-    """What an attempt left in memory before it met a conflict stays."""
-
-    name = "context-not-reset-between-attempts"
-    patches = (("fs3.meta.context.Context.reset", lambda self: None),)
-
-
 class PruneTrustsOldLength(Bugs):
     """The sessions of a dead client end without asking storage where its data ends."""
 
@@ -189,6 +182,5 @@ META_BUGS: tuple[type[Bugs], ...] = (
     InodeUsedAgain,
     UnlinkWithoutQueue,
     SessionNotRemoved,
-    EffectsOfFailedAttempts,
     PruneTrustsOldLength,
 )

@@ -182,6 +182,27 @@ def test_two_of_the_same_in_one_batch(world):
     assert world.attr(1).nlink == 3
 
 
+def test_an_attempt_forgets_the_one_before(world):
+    """It met a conflict; meanwhile another attempt of the request was applied, and counted."""
+    inode = world.write_file(b"f", 10)
+    body = world.request(pb.OPEN, inode=inode, flags=os.O_RDWR)
+    call = Call(object(), pb.OPEN, body, PRINCIPAL)
+    store = world.store
+    call.prepare(store.env, store._identity, world.clock.wall_ns())
+    txn = world.kv.begin()
+    store._operate(call, txn)
+    txn.cancel()
+    client = call.context.client
+    before = store.env.clients.sessions_of(client)
+    finish(world, world.send(pb.OPEN, body), pb.OPEN)
+    assert store.env.clients.sessions_of(client) == before + 1
+    answers = []
+    with store.lock:
+        store._execute([call], answers)
+    assert [answer.status for answer in answers] == [0]
+    assert store.env.clients.sessions_of(client) == before + 1
+
+
 def test_an_id_belongs_to_one_method_and_one_user(world):
     world.mkdir(b"d", mode=0o777)
     number = world.request_id
