@@ -14,6 +14,7 @@
 #include "client/meta.h"
 #include "client/reader.h"
 #include "client/session.h"
+#include "client/watch.h"
 #include "client/writer.h"
 #include "meta.pb.h"
 
@@ -142,6 +143,18 @@ class ClientImpl : public Client {
     const OpenFile& file = *handle->file;
     std::lock_guard lock(handle->file->mutex);
     return {file.attr_version, file.attr_size, file.attr_mtime_ns};
+  }
+
+  void expire_size(uint64_t inode) override {
+    if (!usable().ok()) return;
+    auto file = core_->files.find(inode);
+    if (!file) return;
+    std::lock_guard lock(file->mutex);
+    file->size_checked_ns = 0;
+  }
+
+  void watch(LeaseHolder& holder) override {
+    if (usable().ok()) start_watch(core_, holder);
   }
 
   uint64_t handle_inode(const FileHandle& file) const override { return file->file->inode; }

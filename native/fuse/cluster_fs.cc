@@ -8,6 +8,7 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
+#include <future>
 #include <mutex>
 
 #include "base/reactor.h"
@@ -75,7 +76,15 @@ ChangeMark mark_change(NodeTable& nodes, const Request& request) {
 }  // namespace
 
 ClusterFs::ClusterFs(std::shared_ptr<client::Client> client, ClusterFsOptions options)
-    : client_(std::move(client)), options_(options) {}
+    : client_(std::move(client)),
+      options_(options),
+      leases_(options.ttl_max_ns),
+      nodes_(&leases_) {}
+
+void ClusterFs::attached(Session& session) {
+  session_ = &session;
+  client_->watch(*this);
+}
 
 void ClusterFs::handle(RequestPtr request) {
   switch (request->opcode()) {
@@ -129,6 +138,11 @@ void ClusterFs::handle(RequestPtr request) {
       return fsyncdir(std::move(request));
     case FUSE_STATFS:
       return statfs(std::move(request));
+    case FUSE_GETLK:
+      return getlk(std::move(request));
+    case FUSE_SETLK:
+    case FUSE_SETLKW:
+      return setlk(std::move(request));
     default:
       // ACCESS is answered by the kernel itself (default_permissions).
       return reply_error(std::move(request), ENOSYS);
@@ -194,9 +208,22 @@ void ClusterFs::note_settled(const File& file) {
   nodes_.set_settled(file.inode, {told.version, told.size, told.mtime_ns});
 }
 
-int64_t ClusterFs::ttl_ns(const pb::Lease& lease, int64_t age_ns) const {
-  int64_t granted = std::min<int64_t>(int64_t{lease.ttl_ms()} * 1'000'000, options_.ttl_max_ns);
-  return std::max<int64_t>(0, granted - age_ns);
+int64_t ClusterFs::believe_attr(const pb::Attr& attr, const Grant& grant) {
+  int64_t kernel_ns = leases_.keep_attributes(attr, grant);
+  // What this mount has changed meanwhile the kernel knows, but not those who answer later.
+  if (nodes_.changed_since(attr.inode(), grant.asked_ns)) leases_.forget_attributes(attr.inode());
+  return kernel_ns;
+}
+
+int64_t ClusterFs::believe_name(uint64_t parent, std::string_view name, uint64_t inode,
+                                const Grant& grant, bool made) {
+  int64_t kernel_ns = leases_.keep_name(parent, name, inode, grant);
+  if (!made && nodes_.changed_since(parent, grant.asked_ns)) leases_.forget_name(parent, name);
+  return kernel_ns;
+}
+
+ClusterFs::Found ClusterFs::found(const Request& request, std::string_view name, bool made) const {
+  return {request.node(), std::string(name), now_ns(), made};
 }
 
 void ClusterFs::fill_attr(const pb::Attr& attr, fuse_attr* out) {
@@ -237,30 +264,52 @@ void ClusterFs::fill_attr(const pb::Attr& attr, fuse_attr* out) {
   out->blksize = kBlockSize;
 }
 
-void ClusterFs::fill_entry(const pb::Attr& attr, int64_t ttl, fuse_entry_out* out) {
+void ClusterFs::fill_entry(const pb::Attr& attr, int64_t name_ns, int64_t attr_ns,
+                           fuse_entry_out* out) {
   out->nodeid = attr.inode();
   fill_attr(attr, &out->attr);
-  set_entry_timeout(*out, ttl, ttl);
+  // A kernel that does not have the inode yet cannot be told that its attributes are outdated.
+  set_entry_timeout(*out, name_ns, std::min(attr_ns, LeaseCache::kKernelNameNs));
 }
 
-void ClusterFs::reply_entry(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease) {
+void ClusterFs::reply_entry(RequestPtr request, const Found& found, const pb::Attr& attr,
+                            const pb::Lease& lease) {
   if (attr.inode() == 0) return reply_error(std::move(request), EIO);
+  Grant grant = Grant::of(lease, found.asked_ns);
+  int64_t attr_ns = believe_attr(attr, grant);
+  int64_t name_ns = believe_name(found.parent, found.name, attr.inode(), grant, found.made);
+  send_entry(std::move(request), attr, name_ns, attr_ns);
+}
+
+void ClusterFs::send_entry(RequestPtr request, const pb::Attr& attr, int64_t name_ns,
+                           int64_t attr_ns) {
   fuse_entry_out out{};
-  int64_t ttl = ttl_ns(lease);
-  fill_entry(attr, ttl, &out);
-  nodes_.told(attr.inode(), attr.version(), out.attr.mode, now_ns() + ttl, 1);
+  fill_entry(attr, name_ns, attr_ns, &out);
+  nodes_.told(attr.inode(), attr.version(), out.attr.mode, now_ns() + attr_ns, 1);
   reply_value(std::move(request), out);
 }
 
-void ClusterFs::reply_attr(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease) {
+void ClusterFs::reply_missing(RequestPtr request, int64_t name_ns) {
+  if (name_ns == 0) return reply_error(std::move(request), ENOENT);
+  fuse_entry_out out{};
+  set_entry_timeout(out, name_ns, 0);
+  reply_value(std::move(request), out);
+}
+
+void ClusterFs::reply_attr(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease,
+                           int64_t asked_ns) {
   if (attr.inode() != request->node()) return reply_error(std::move(request), EIO);
+  int64_t attr_ns = believe_attr(attr, Grant::of(lease, asked_ns));
+  send_attr(std::move(request), attr, attr_ns);
+}
+
+void ClusterFs::send_attr(RequestPtr request, const pb::Attr& attr, int64_t attr_ns) {
   fuse_attr_out out{};
-  int64_t ttl = ttl_ns(lease);
   fill_attr(attr, &out.attr);
-  SplitTime valid = split_time(ttl);
+  SplitTime valid = split_time(attr_ns);
   out.attr_valid = valid.seconds;
   out.attr_valid_nsec = valid.nanoseconds;
-  nodes_.told(attr.inode(), attr.version(), out.attr.mode, now_ns() + ttl, 0);
+  nodes_.told(attr.inode(), attr.version(), out.attr.mode, now_ns() + attr_ns, 0);
   reply_value(std::move(request), out);
 }
 
@@ -289,7 +338,20 @@ void ClusterFs::shutdown() {
     waiting->changed.wait_for(lock, std::chrono::nanoseconds(options_.shutdown_timeout_ns),
                               [&] { return waiting->open == 0; });
   }
+  end_session();
   client_->shutdown();
+}
+
+// Nobody has to wait for what this mount believed. A service that does not answer finds out by
+// time.
+void ClusterFs::end_session() {
+  constexpr auto kPatience = std::chrono::seconds(1);
+  pb::WatchRequest body;
+  body.set_close(true);
+  auto ended = std::make_shared<std::promise<void>>();
+  client_->meta_call(pb::WATCH, Callers::root(), 0, body.SerializeAsString(),
+                     [ended](const Result<std::string>&) { ended->set_value(); });
+  (void)ended->get_future().wait_for(kPatience);
 }
 
 }  // namespace fs3::fuse

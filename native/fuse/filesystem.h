@@ -20,6 +20,11 @@ class Filesystem {
   // Opcodes with a known header (kernel.h) except INIT, DESTROY and INTERRUPT, which the session
   // answers. FORGET and BATCH_FORGET end with reply_nothing().
   virtual void handle(RequestPtr request) = 0;
+  // GETLK, SETLK and SETLKW come only when this says so; else the kernel keeps locks by itself.
+  virtual bool keeps_locks() const { return false; }
+  // Whoever waits for the request with this unique got a signal. It may arrive before the request
+  // does. Only requests without an end of their own need to care (SETLKW).
+  virtual void interrupted(uint64_t unique) { (void)unique; }
   // Closes what is open and answers every request that is still held. Called once, from the
   // controlling thread, when the kernel has let go of the mount or is about to; the reactors still
   // run. May block.

@@ -113,6 +113,10 @@ constexpr size_t operation_header_size(uint32_t opcode) {
       return sizeof(fuse_access_in);
     case FUSE_INTERRUPT:
       return sizeof(fuse_interrupt_in);
+    case FUSE_GETLK:
+    case FUSE_SETLK:
+    case FUSE_SETLKW:
+      return sizeof(fuse_lk_in);
     default:
       return kUnknownOperation;
   }

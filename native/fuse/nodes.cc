@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/reactor.h"
+#include "fuse/leases.h"
 
 namespace fs3::fuse {
 namespace {
@@ -63,6 +64,14 @@ void NodeTable::content_changed(uint64_t node) {
   if (found != part.nodes.end()) found->second.content_known = false;
 }
 
+bool NodeTable::content_differs(uint64_t node, uint64_t data_version) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  return found != part.nodes.end() && found->second.content_known &&
+         found->second.content.data_version != data_version;
+}
+
 bool NodeTable::told_otherwise(uint64_t node, uint64_t version, int64_t now) {
   Shard& part = shard(node);
   std::lock_guard lock(part.mutex);
@@ -72,18 +81,16 @@ bool NodeTable::told_otherwise(uint64_t node, uint64_t version, int64_t now) {
 }
 
 void NodeTable::begin_change(uint64_t node) {
-  Shard& part = shard(node);
-  std::lock_guard lock(part.mutex);
-  auto found = part.nodes.find(node);
-  if (found == part.nodes.end()) {
-    dropped_ns_.store(now_ns(), std::memory_order_relaxed);
-    return;
-  }
-  ++found->second.changing;
-  found->second.changed_ns = now_ns();
+  mark_changed(node, 1);
+  if (leases_ != nullptr) leases_->forget_attributes(node);
 }
 
 void NodeTable::end_change(uint64_t node) {
+  mark_changed(node, -1);
+  if (leases_ != nullptr) leases_->forget_attributes(node);
+}
+
+void NodeTable::mark_changed(uint64_t node, int begun) {
   Shard& part = shard(node);
   std::lock_guard lock(part.mutex);
   auto found = part.nodes.find(node);
@@ -91,7 +98,12 @@ void NodeTable::end_change(uint64_t node) {
     dropped_ns_.store(now_ns(), std::memory_order_relaxed);
     return;
   }
-  if (found->second.changing > 0) --found->second.changing;
+  uint32_t& changing = found->second.changing;
+  if (begun > 0) {
+    ++changing;
+  } else if (changing > 0) {
+    --changing;
+  }
   found->second.changed_ns = now_ns();
 }
 
@@ -147,6 +159,21 @@ void ChangeMark::end() {
   if (table == nullptr) return;
   if (first_ != 0) table->end_change(first_);
   if (second_ != 0) table->end_change(second_);
+}
+
+bool NodeTable::knows(uint64_t node) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  return part.nodes.contains(node);
+}
+
+std::vector<uint64_t> NodeTable::all() {
+  std::vector<uint64_t> nodes;
+  for (Shard& part : shards_) {
+    std::lock_guard lock(part.mutex);
+    for (const auto& [node, known] : part.nodes) nodes.push_back(node);
+  }
+  return nodes;
 }
 
 size_t NodeTable::size() {

@@ -13,6 +13,7 @@
 #include <cstdint>
 #include <mutex>
 #include <unordered_map>
+#include <vector>
 
 namespace fs3::fuse {
 
@@ -24,8 +25,13 @@ struct ContentVersion {
   bool operator==(const ContentVersion&) const = default;
 };
 
+class LeaseCache;
+
 class NodeTable {
  public:
+  // `leases` forgets the attributes of what this mount changes; null: there is none.
+  explicit NodeTable(LeaseCache* leases = nullptr) : leases_(leases) {}
+
   // Attributes with this inode version go to the kernel, which may believe them until then.
   // `lookups`: how many the kernel will give back with FORGET (1 for entries, 0 for attributes).
   void told(uint64_t node, uint64_t version, uint32_t mode, int64_t until_ns, uint64_t lookups);
@@ -35,6 +41,9 @@ class NodeTable {
   bool content_unchanged(uint64_t node, const ContentVersion& version);
   // The kernel's pages are unknown from here on: the next open does not keep them.
   void content_changed(uint64_t node);
+
+  // True when the kernel's pages may be of another content than this.
+  bool content_differs(uint64_t node, uint64_t data_version);
 
   // (b) The kernel holds attributes of another version, and has not let them expire.
   bool told_otherwise(uint64_t node, uint64_t version, int64_t now);
@@ -59,6 +68,9 @@ class NodeTable {
   void set_mode(uint64_t node, uint32_t mode);
 
   size_t size();
+  // True when the kernel was told of it and has not forgotten it.
+  bool knows(uint64_t node);
+  std::vector<uint64_t> all();
 
  private:
   struct Node {
@@ -77,8 +89,10 @@ class NodeTable {
     std::unordered_map<uint64_t, Node> nodes;  // guarded by mutex
   };
   static constexpr size_t kShards = 64;
+  void mark_changed(uint64_t node, int begun);
   Shard& shard(uint64_t node) { return shards_[node % kShards]; }
 
+  LeaseCache* const leases_;
   std::array<Shard, kShards> shards_;
   // When a node was dropped whose change was recent: pages of a listing fetched before cannot be
   // judged any more.

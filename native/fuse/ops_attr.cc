@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "base/reactor.h"
 #include "fuse/cluster_fs.h"
 
 namespace fs3::fuse {
@@ -48,12 +49,16 @@ bool owns_file(const Request& request, const pb::Attr& attr) {
 }  // namespace
 
 void ClusterFs::getattr(RequestPtr request) {
+  if (auto known = leases_.attributes(request->node())) {
+    return send_attr(std::move(request), known->attr, known->kernel_ns);
+  }
   pb::GetAttrRequest body;
   body.set_inode(request->node());
-  call_for<pb::AttrReply>(std::move(request), pb::GETATTR, body,
-                          [this](RequestPtr request, const pb::AttrReply& reply) {
-                            reply_attr(std::move(request), reply.attr(), reply.lease());
-                          });
+  call_for<pb::AttrReply>(
+      std::move(request), pb::GETATTR, body,
+      [this, asked_ns = now_ns()](RequestPtr request, const pb::AttrReply& reply) {
+        reply_attr(std::move(request), reply.attr(), reply.lease(), asked_ns);
+      });
 }
 
 // What was written before comes first: a truncate must not be undone by older bytes, and times set
@@ -79,11 +84,12 @@ void ClusterFs::do_setattr(RequestPtr request) {
   }
   call_for<pb::AttrReply>(
       std::move(request), pb::SETATTR, body,
-      [this, in, inode, truncates](RequestPtr request, const pb::AttrReply& reply) {
+      [this, in, inode, truncates, asked_ns = now_ns()](RequestPtr request,
+                                                        const pb::AttrReply& reply) {
         if (truncates) client_->note_truncated(inode, in.size, reply.attr().version());
         bool kills = (in.valid & FATTR_KILL_SUIDGID) && !(in.valid & FATTR_MODE);
         kills |= changes_nothing(in) && owns_file(*request, reply.attr());
-        if (!kills) return reply_attr(std::move(request), reply.attr(), reply.lease());
+        if (!kills) return reply_attr(std::move(request), reply.attr(), reply.lease(), asked_ns);
         nodes_.set_mode(inode, S_IFREG | (reply.attr().mode() & 07777));
         kill_privileges(std::move(request), inode,
                         [this](RequestPtr request) { getattr(std::move(request)); });

@@ -28,10 +28,12 @@ void ClusterFs::do_open(RequestPtr request) {
   body.set_inode(request->node());
   body.set_flags(request->arguments<fuse_open_in>().flags);
   call(std::move(request), pb::OPEN, body.SerializeAsString(), 0,
-       [this](RequestPtr request, std::string raw) { opened(std::move(request), std::move(raw)); });
+       [this, asked_ns = now_ns()](RequestPtr request, std::string raw) {
+         opened(std::move(request), std::move(raw), asked_ns);
+       });
 }
 
-void ClusterFs::opened(RequestPtr request, std::string raw) {
+void ClusterFs::opened(RequestPtr request, std::string raw, int64_t asked_ns) {
   pb::OpenReply reply;
   if (!reply.ParseFromString(raw) || reply.attr().inode() != request->node()) {
     return reply_error(std::move(request), EIO);
@@ -39,6 +41,7 @@ void ClusterFs::opened(RequestPtr request, std::string raw) {
   uint64_t inode = request->node();
   uint32_t flags = request->arguments<fuse_open_in>().flags;
   if (flags & O_TRUNC) client_->note_truncated(inode, 0, reply.attr().version());
+  (void)believe_attr(reply.attr(), Grant::of(reply.lease(), asked_ns));
   // The reply of OPEN carries no attributes: what the kernel believes about a file that changed
   // elsewhere (its size above all) has to go before the caller reads.
   if (nodes_.told_otherwise(inode, reply.attr().version(), now_ns())) {
@@ -72,8 +75,7 @@ bool ClusterFs::make_handle(const pb::OpenReply& reply, const std::string& raw, 
   } else if (unchanged) {
     out->open_flags = FOPEN_KEEP_CACHE;
   }
-  // Nothing was written through it, so close(2) has nothing to wait for.
-  if (!file->writable()) out->open_flags |= FOPEN_NOFLUSH;
+  // No FOPEN_NOFLUSH for a file that is only read: each close(2) ends the locks of its process.
   return true;
 }
 
@@ -90,12 +92,16 @@ void ClusterFs::create(RequestPtr request) {
   body.set_exclusive(in.flags & O_EXCL);
   body.set_open(true);
   body.set_flags(in.flags);
-  call(
-      std::move(request), pb::CREATE, body.SerializeAsString(), in.umask,
-      [this](RequestPtr request, std::string raw) { created(std::move(request), std::move(raw)); });
+  leases_.forget_name(request->node(), name);
+  Found made = found(*request, name, true);
+  uint32_t umask = in.umask;
+  call(std::move(request), pb::CREATE, body.SerializeAsString(), umask,
+       [this, made = std::move(made)](RequestPtr request, std::string raw) {
+         created(std::move(request), std::move(raw), made);
+       });
 }
 
-void ClusterFs::created(RequestPtr request, std::string raw) {
+void ClusterFs::created(RequestPtr request, std::string raw, const Found& made) {
   pb::OpenReply reply;
   if (!reply.ParseFromString(raw) || reply.attr().inode() == 0) {
     return reply_error(std::move(request), EIO);
@@ -109,9 +115,11 @@ void ClusterFs::created(RequestPtr request, std::string raw) {
     fuse_entry_out entry{};
     fuse_open_out open{};
   } out;
-  int64_t ttl = ttl_ns(reply.lease());
-  fill_entry(attr, ttl, &out.entry);
-  nodes_.told(attr.inode(), attr.version(), out.entry.attr.mode, now_ns() + ttl, 1);
+  Grant grant = Grant::of(reply.lease(), made.asked_ns);
+  int64_t attr_ns = believe_attr(attr, grant);
+  int64_t name_ns = believe_name(made.parent, made.name, attr.inode(), grant, true);
+  fill_entry(attr, name_ns, attr_ns, &out.entry);
+  nodes_.told(attr.inode(), attr.version(), out.entry.attr.mode, now_ns() + attr_ns, 1);
   if (!make_handle(reply, raw, flags, &out.open)) {
     nodes_.forget(attr.inode(), 1);
     return reply_error(std::move(request), ENFILE);
@@ -120,18 +128,25 @@ void ClusterFs::created(RequestPtr request, std::string raw) {
 }
 
 // close(2) waits for this: errors of buffered writes are told here, and afterwards an open on any
-// mount sees the bytes and the length.
+// mount sees the bytes and the length. Then the locks of the process on the file end.
 void ClusterFs::flush(RequestPtr request) {
-  FilePtr file = files_.find(request->arguments<fuse_flush_in>().fh);
+  const auto& in = request->arguments<fuse_flush_in>();
+  FilePtr file = files_.find(in.fh);
   if (file == nullptr) return reply_error(std::move(request), EBADF);
-  if (!file->writable()) return reply_error(std::move(request), 0);
+  auto unlock = [this, inode = file->inode, owner = in.lock_owner](RequestPtr request,
+                                                                   Status status) {
+    release_at_flush(inode, owner, [this, request = std::move(request), status]() mutable {
+      if (!status.ok()) return reply_status(std::move(request), status);
+      reply_error(std::move(request), 0);
+    });
+  };
+  if (!file->writable()) return unlock(std::move(request), Status());
   client_->fsync(file->handle, false,
-                 [this, file, change = ChangeMark(nodes_, file->inode),
+                 [this, file, change = ChangeMark(nodes_, file->inode), unlock,
                   request = std::move(request)](Status status) mutable {
-                   if (file->writable()) note_settled(*file);
+                   note_settled(*file);
                    change.end();
-                   if (!status.ok()) return reply_status(std::move(request), status);
-                   reply_error(std::move(request), 0);
+                   unlock(std::move(request), std::move(status));
                  });
 }
 
@@ -159,13 +174,16 @@ void ClusterFs::fsyncdir(RequestPtr request) {
 
 // Nobody waits for this answer; what could go wrong was told by flush.
 void ClusterFs::release(RequestPtr request) {
-  FilePtr file = files_.remove(request->arguments<fuse_release_in>().fh);
+  const auto in = request->arguments<fuse_release_in>();
+  FilePtr file = files_.remove(in.fh);
   if (file == nullptr) return reply_error(std::move(request), EBADF);
   client_->close(file->handle,
-                 [this, file, change = ChangeMark(nodes_, file->writable() ? file->inode : 0),
+                 [this, in, file, change = ChangeMark(nodes_, file->writable() ? file->inode : 0),
                   request = std::move(request)](Status status) mutable {
                    if (file->writable()) note_settled(*file);
                    change.end();
+                   bool flock = in.release_flags & FUSE_RELEASE_FLOCK_UNLOCK;
+                   release_at_last_close(file->inode, in.fh, flock ? in.lock_owner : 0);
                    if (!status.ok()) return reply_status(std::move(request), status);
                    reply_error(std::move(request), 0);
                  });

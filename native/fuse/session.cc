@@ -91,7 +91,9 @@ Result<std::unique_ptr<Session>> Session::mount(SessionOptions options,
   session->connection_ = connection_number(session->options_.mount.mountpoint);
   Status status = session->negotiate();
   if (!status.ok()) return status;
-  session->notifier_ = std::thread([raw = session.get()] { raw->notification_loop(); });
+  for (size_t i = 0; i < kNotifiers; ++i) {
+    session->notifiers_.emplace_back([raw = session.get()] { raw->notification_loop(); });
+  }
   filesystem.attached(*session);
   status = session->start_readers();
   if (!status.ok()) return status;
@@ -106,7 +108,8 @@ Status Session::negotiate() {
   std::memcpy(&header, message->data(), sizeof header);
   Negotiation wanted{.max_background = options_.max_background,
                      .max_readahead = options_.max_readahead,
-                     .offer_uring = options_.uring != UringMode::kOff && kernel_allows_uring()};
+                     .offer_uring = options_.uring != UringMode::kOff && kernel_allows_uring(),
+                     .locks = filesystem_.keeps_locks()};
   auto answer = negotiate_init(message->subspan(sizeof header), wanted);
   if (!answer.ok()) return answer.status();
   kernel_minor_ = answer->kernel_minor;
@@ -219,8 +222,10 @@ Session::~Session() {
     notify_stop_ = true;
   }
   notify_changed_.notify_all();
-  if (notifier_.joinable()) notifier_.join();
+  for (std::thread& notifier : notifiers_) notifier.join();
 }
+
+size_t Session::waits_max() const { return over_uring_ ? options_.uring_depth / 2 : SIZE_MAX; }
 
 Status Session::unmount(bool lazy) { return unmount_path(options_.mount.mountpoint, lazy); }
 
@@ -242,6 +247,7 @@ void Session::dispatch(RequestPtr request, bool known) {
   if (!known) return reply_error(std::move(request), ENOSYS);
   switch (request->opcode()) {
     case FUSE_INTERRUPT:
+      filesystem_.interrupted(request->arguments<fuse_interrupt_in>().unique);
       return reply_nothing(std::move(request));
     case FUSE_DESTROY:
       return reply_error(std::move(request), 0);
@@ -250,20 +256,26 @@ void Session::dispatch(RequestPtr request, bool known) {
   }
 }
 
-Status Session::invalidate_attributes(uint64_t node) {
-  return fuse::invalidate_attributes(*device_, node);
+Status Session::invalidate_attributes(uint64_t node, bool* known) {
+  return fuse::invalidate_attributes(*device_, node, known);
 }
 
-Status Session::invalidate_data(uint64_t node, int64_t offset, int64_t length) {
-  return enqueue_notification([this, node, offset, length] {
-    return fuse::invalidate_data(*device_, node, offset, length);
+Status Session::invalidate_data(uint64_t node, int64_t offset, int64_t length,
+                                Function<void()> done) {
+  return enqueue_notification([this, node, offset, length, done = std::move(done)]() mutable {
+    Status status = fuse::invalidate_data(*device_, node, offset, length);
+    if (done) done();
+    return status;
   });
 }
 
-Status Session::invalidate_entry(uint64_t parent, std::string name) {
-  return enqueue_notification([this, parent, name = std::move(name)] {
-    return fuse::invalidate_entry(*device_, parent, name);
-  });
+Status Session::invalidate_entry(uint64_t parent, std::string name, Function<void()> done) {
+  return enqueue_notification(
+      [this, parent, name = std::move(name), done = std::move(done)]() mutable {
+        Status status = fuse::invalidate_entry(*device_, parent, name);
+        if (done) done();
+        return status;
+      });
 }
 
 Status Session::enqueue_notification(Function<Status()> notification) {
