@@ -9,12 +9,14 @@ a distributed engine).
 |---|---|---|---|
 | `INOD` | inode le8 | the inode | meta/inode.py |
 | `DENT` | parent le8, order be8, name | inode and type | meta/dirent.py |
+| `XATT` | inode le8, name | an extended attribute | meta/xattr.py |
 | `SESS` | inode le8, session 16 | an open for write | meta/session.py |
 | `SCLI` | client 16, inode le8, session 16 | empty: SESS by client | meta/session.py |
 | `IDEM` | generation be4, client 16, request be8 | a reply | meta/idempotency.py |
 | `IGEN` | none | the present generation of IDEM, be4 | meta/idempotency.py |
 | `GARB` | unlinked_ns be8, inode le8 | removal in progress | meta/garbage.py |
 | `GEPO` | none | the present epoch of GARB, le8 | meta/garbage.py |
+| `TOMB` | epoch be8, inode le8 | a removed file that may still be written to | meta/tombstone.py |
 | `TRNC` | inode le8 | truncate in progress | meta/intent.py |
 | `LOCK` | inode le8 | who may believe an earlier look at the locks of the file | meta/locks.py |
 | `LOCK` | inode le8, kind 1, client 16, owner be8, start be8 | a lock on a range | meta/locks.py |
@@ -51,12 +53,14 @@ from hashlib import blake2b
 
 INODE = b"INOD"
 DENTRY = b"DENT"
+XATTR = b"XATT"
 SESSION = b"SESS"
 CLIENT_SESSION = b"SCLI"
 IDEMPOTENCY = b"IDEM"
 GENERATION = b"IGEN"
 GARBAGE = b"GARB"
 GARBAGE_EPOCH = b"GEPO"
+TOMBSTONE = b"TOMB"
 INTENT = b"TRNC"
 LOCK = b"LOCK"
 LOCK_WAITER = b"LWAI"
@@ -96,7 +100,7 @@ def inode(number: int) -> bytes:
 
 
 def inode_of(key: bytes) -> int:
-    """The number in a key of INOD, TRNC, or the parent in one of DENT."""
+    """The number in a key of INOD, XATT, TRNC, or the parent in one of DENT."""
     number: int = _LE8.unpack_from(key, 4)[0]
     return number
 
@@ -119,6 +123,20 @@ def dentry_range(parent: int, after_order: int = 0) -> Range:
     """Entries of a directory with an order above `after_order`."""
     stem = _PREFIX_INODE.pack(DENTRY, parent)
     return stem + (after_order + 1).to_bytes(8, "big"), stem + b"\xff" * 8
+
+
+def xattr(inode_number: int, name: bytes) -> bytes:
+    return _PREFIX_INODE.pack(XATTR, inode_number) + name
+
+
+def xattrs(inode_number: int) -> Range:
+    stem = _PREFIX_INODE.pack(XATTR, inode_number)
+    return stem, prefix_end(stem)
+
+
+def xattr_fields(key: bytes) -> tuple[int, bytes]:
+    """(inode, name). REQUIRES: at least 12 bytes."""
+    return inode_of(key), key[12:]
 
 
 def session(inode_number: int, session_id: bytes) -> bytes:
@@ -165,6 +183,16 @@ def garbage(unlinked_ns: int, inode_number: int) -> bytes:
 
 def garbage_fields(key: bytes) -> tuple[int, int]:
     """(unlinked_ns, inode)."""
+    number: int = _LE8.unpack_from(key, 12)[0]
+    return int.from_bytes(key[4:12], "big"), number
+
+
+def tombstone(epoch: int, inode_number: int) -> bytes:
+    return TOMBSTONE + epoch.to_bytes(8, "big") + _LE8.pack(inode_number)
+
+
+def tombstone_fields(key: bytes) -> tuple[int, int]:
+    """(epoch, inode)."""
     number: int = _LE8.unpack_from(key, 12)[0]
     return int.from_bytes(key[4:12], "big"), number
 

@@ -48,6 +48,7 @@ from fs3.meta.truncation import Truncations
 from fs3.meta.watch import Watches, former_clients
 from fs3.runtime.clock import Clock
 from fs3.runtime.entropy import Entropy
+from fs3.runtime.failpoint import failpoint
 
 __all__ = ["MetaStore"]
 
@@ -153,6 +154,8 @@ class MetaStore:
         does: then the outcome of all is unknown, and the process should end."""
         answers: list[Answer] = []
         ready: list[Call] = []
+        for call in calls:
+            failpoint("received", call.name)
         with self.lock:
             for call in calls:
                 try:
@@ -274,6 +277,7 @@ class MetaStore:
             return _replay(txn, call, recorded)
         context.written = Recording(txn)
         reply = self._run_verb(call, context.written)
+        failpoint("staged", call.verb.name)
         body = reply.SerializeToString()
         self._idempotency.record(
             txn,
@@ -283,11 +287,12 @@ class MetaStore:
                 call.method, context.caller.uid, context.rights, context.hold, context.session, body
             ),
         )
+        failpoint("recorded", call.verb.name)
         return reply if context.rights else body
 
     def _run_verb(self, call: Call, txn: Transaction) -> Any:
         reply: Any = call.verb.run(txn, call.request, call.context)
-        if call.verb.names:
+        if call.verb.names and call.request.name:  # a file without a name has none to believe
             lease = call.context.lease_name(call.request.parent, call.request.name)
             if lease is None:
                 (reply.entry if hasattr(reply, "entry") else reply).ClearField("lease")
@@ -298,6 +303,7 @@ class MetaStore:
         if isinstance(outcome, BaseException):
             self._dispose_failure(call, outcome, answers)
             return
+        failpoint("committed", call.verb.name)
         context = call.context
         if context.written is not None:
             answers += self._watches.changed(call, context.written.changes())
@@ -312,6 +318,7 @@ class MetaStore:
                 client=context.client or keys.NO_SESSION,
                 session=context.session,
             )
+            failpoint("minted", call.verb.name)
         body = outcome if isinstance(outcome, bytes) else outcome.SerializeToString()
         answer = Answer(call.token, Status.OK, "", "", body)
         for inode, owner, ticket, state in context.locks_ended:
@@ -418,6 +425,7 @@ class MetaStore:
         with self.lock:
             answers, self._unsynced = self._unsynced, []
         self.kv.sync()
+        failpoint("store.flushed")
         self._send(answers)
 
     def _finished(self, inode: int) -> None:
@@ -438,7 +446,8 @@ class MetaStore:
     def _measure(self, inode: int, epoch: int, layout: Layout, pause_s: float) -> None:
         try:
             length = self._chunks.query_length(inode, layout)
-        except Fs3Error as error:
+            failpoint("store.measured")
+        except OSError as error:
             log.info("length of inode %d is asked again later: %s", inode, error)
             again = min(pause_s * 2, RETRY_S_MAX)
             self._jobs.later(pause_s, partial(self._measure, inode, epoch, layout, again))

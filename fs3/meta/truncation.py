@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fs3.errors import Fs3Error
 from fs3.kv.api import Transaction
 from fs3.meta import inode as inodes
 from fs3.meta import intent, session
@@ -19,6 +18,7 @@ from fs3.meta.inode import HAS_DATA, Layout
 from fs3.meta.intent import TruncateIntent
 from fs3.meta.pending import Pending
 from fs3.meta.ports import ChunkPort, Jobs
+from fs3.runtime.failpoint import failpoint
 
 if TYPE_CHECKING:
     from fs3.meta.store import MetaStore
@@ -61,7 +61,8 @@ class Truncations:
     def _look(self, inode: int, pause_s: float) -> None:
         try:
             ((wanted, mine),) = self._store.transact([partial(self._adopt, inode)])
-        except Fs3Error as error:
+            failpoint("truncation.taken")
+        except OSError as error:
             self._later(inode, pause_s, self._look, inode, error)
             return
         if wanted is None:
@@ -92,11 +93,13 @@ class Truncations:
                 end = wanted.old_size
                 if wanted.measure:
                     end = max(end, self._chunks.query_length(wanted.inode, layout))
+                    failpoint("truncation.measured")
                 if wanted.new_size == 0:
                     self._chunks.remove_chunks(wanted.inode, layout, end)
                 elif end > wanted.new_size:
                     self._chunks.truncate_chunks(wanted.inode, layout, end, wanted.new_size)
-        except Fs3Error as error:
+            failpoint("truncation.cut")
+        except OSError as error:
             self._later(wanted.inode, pause_s, self._cut, wanted, error)
             return
         self._clear(wanted, RETRY_S_MIN)
@@ -106,7 +109,8 @@ class Truncations:
         was written since."""
         try:
             self._store.transact([partial(_clear_intent, wanted)])
-        except Fs3Error as error:
+            failpoint("truncation.cleared")
+        except OSError as error:
             self._later(wanted.inode, pause_s, self._clear, wanted, error)
             return
         self._end(wanted.inode)
@@ -122,7 +126,7 @@ class Truncations:
         pause_s: float,
         step: Callable[[Any, float], None],
         subject: Any,
-        error: Fs3Error,
+        error: OSError,
     ) -> None:
         log.info("truncate of inode %d goes on later: %s", inode, error)
         self._jobs.later(pause_s, partial(step, subject, min(pause_s * 2, RETRY_S_MAX)))

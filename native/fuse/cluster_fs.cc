@@ -42,8 +42,8 @@ uint32_t type_bits(pb::FileType type) {
 // Operations on an inode without a name: the inode is gone, so the name that led to it is outdated.
 // On ESTALE the kernel looks the path up again, and only then reports what it finds.
 bool names_nothing(uint32_t opcode) {
-  return opcode == FUSE_OPEN || opcode == FUSE_GETATTR || opcode == FUSE_READDIR ||
-         opcode == FUSE_READDIRPLUS || opcode == FUSE_READLINK;
+  return opcode == FUSE_OPEN || opcode == FUSE_GETATTR || opcode == kOpStatx ||
+         opcode == FUSE_READDIR || opcode == FUSE_READDIRPLUS || opcode == FUSE_READLINK;
 }
 
 // The inodes whose attributes or entries an operation changes, as far as the request names them.
@@ -56,6 +56,9 @@ ChangeMark mark_change(NodeTable& nodes, const Request& request) {
     case FUSE_UNLINK:
     case FUSE_RMDIR:
     case FUSE_SETATTR:
+    case FUSE_SETXATTR:
+    case FUSE_REMOVEXATTR:
+    case FUSE_IOCTL:
       return ChangeMark(nodes, request.node());
     case FUSE_OPEN:
       if (request.arguments<fuse_open_in>().flags & O_TRUNC) {
@@ -116,6 +119,7 @@ void ClusterFs::handle(RequestPtr request) {
     case FUSE_OPEN:
       return open(std::move(request));
     case FUSE_CREATE:
+    case kOpTmpfile:
       return create(std::move(request));
     case FUSE_READ:
       return read(std::move(request));
@@ -143,6 +147,18 @@ void ClusterFs::handle(RequestPtr request) {
     case FUSE_SETLK:
     case FUSE_SETLKW:
       return setlk(std::move(request));
+    case kOpStatx:
+      return statx(std::move(request));
+    case FUSE_SETXATTR:
+      return setxattr(std::move(request));
+    case FUSE_GETXATTR:
+      return getxattr(std::move(request));
+    case FUSE_LISTXATTR:
+      return listxattr(std::move(request));
+    case FUSE_REMOVEXATTR:
+      return removexattr(std::move(request));
+    case FUSE_IOCTL:
+      return ioctl(std::move(request));
     default:
       // ACCESS is answered by the kernel itself (default_permissions).
       return reply_error(std::move(request), ENOSYS);
@@ -272,6 +288,18 @@ void ClusterFs::fill_entry(const pb::Attr& attr, int64_t name_ns, int64_t attr_n
   set_entry_timeout(*out, name_ns, std::min(attr_ns, LeaseCache::kKernelNameNs));
 }
 
+// What the kernel was told before a recall may have been on its way to it when that came; what is
+// kept here was not. Without recalls both end by time.
+std::optional<uint32_t> ClusterFs::believed_flags(uint64_t inode) {
+  if (auto known = leases_.attributes(inode)) return known->attr.flags();
+  return leases_.recalls() ? std::nullopt : nodes_.flags(inode, now_ns());
+}
+
+void ClusterFs::told(const pb::Attr& attr, int64_t ttl, uint64_t lookups) {
+  uint32_t mode = type_bits(attr.type()) | (attr.mode() & 07777);
+  nodes_.told(attr.inode(), attr.version(), mode, attr.flags(), now_ns() + ttl, lookups);
+}
+
 void ClusterFs::reply_entry(RequestPtr request, const Found& found, const pb::Attr& attr,
                             const pb::Lease& lease) {
   if (attr.inode() == 0) return reply_error(std::move(request), EIO);
@@ -285,7 +313,7 @@ void ClusterFs::send_entry(RequestPtr request, const pb::Attr& attr, int64_t nam
                            int64_t attr_ns) {
   fuse_entry_out out{};
   fill_entry(attr, name_ns, attr_ns, &out);
-  nodes_.told(attr.inode(), attr.version(), out.attr.mode, now_ns() + attr_ns, 1);
+  told(attr, attr_ns, 1);
   reply_value(std::move(request), out);
 }
 
@@ -309,7 +337,7 @@ void ClusterFs::send_attr(RequestPtr request, const pb::Attr& attr, int64_t attr
   SplitTime valid = split_time(attr_ns);
   out.attr_valid = valid.seconds;
   out.attr_valid_nsec = valid.nanoseconds;
-  nodes_.told(attr.inode(), attr.version(), out.attr.mode, now_ns() + attr_ns, 0);
+  told(attr, attr_ns, 0);
   reply_value(std::move(request), out);
 }
 

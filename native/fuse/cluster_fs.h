@@ -3,7 +3,8 @@
 //   FUSE request ── ops_*.cc: unpack, one reply ──> client::Client ──> metadata service, chains
 //
 // One handler per operation, grouped by noun: ops_entry.cc (names), ops_attr.cc (attributes),
-// ops_file.cc (open, close, sync), ops_data.cc (read, write), ops_dir.cc (listings), ops_lock.cc.
+// ops_file.cc (open, close, sync), ops_data.cc (read, write), ops_dir.cc (listings), ops_lock.cc,
+// ops_xattr.cc (extended attributes, ACLs), ops_ioctl.cc (chattr).
 //
 // Caching rules (README.md has the reasons):
 //  1. Names and attributes are believed under leases that the service recalls (leases.h).
@@ -84,7 +85,18 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
   void getattr(RequestPtr request);
   void setattr(RequestPtr request);
   void do_setattr(RequestPtr request);
+  void statx(RequestPtr request);
   void statfs(RequestPtr request);
+  // ---- ops_xattr.cc
+  void setxattr(RequestPtr request);
+  void getxattr(RequestPtr request);
+  void listxattr(RequestPtr request);
+  void removexattr(RequestPtr request);
+  void attribute_changed(RequestPtr request, pb::Method method, const std::string& body);
+  // ---- ops_ioctl.cc
+  void ioctl(RequestPtr request);
+  void with_flags(RequestPtr request, Function<void(RequestPtr, uint32_t)> then);
+  void set_flags(RequestPtr request, uint32_t flags);
   // ---- ops_file.cc
   void open(RequestPtr request);
   void do_open(RequestPtr request);
@@ -160,6 +172,10 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
   // of the name was on its way.
   int64_t believe_name(uint64_t parent, std::string_view name, uint64_t inode, const Grant& grant,
                        bool made);
+  // Attributes that the kernel believes for `ttl` nanoseconds from now; 0: it has to ask.
+  void told(const pb::Attr& attr, int64_t ttl, uint64_t lookups);
+  // Of meta.InodeFlag, as far as that is known without asking.
+  std::optional<uint32_t> believed_flags(uint64_t inode);
   void fill_attr(const pb::Attr& attr, fuse_attr* out);
   void fill_entry(const pb::Attr& attr, int64_t name_ns, int64_t attr_ns, fuse_entry_out* out);
   Found found(const Request& request, std::string_view name, bool made) const;

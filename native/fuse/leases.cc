@@ -30,6 +30,7 @@ void LeaseCache::set_session(uint64_t number, int64_t until_ns) {
     recalls_.clear();
     forgotten_ = 0;
   }
+  if (number != 0) recalls_come_.store(true, std::memory_order_relaxed);
   session_ = number;
   session_until_ns_ = until_ns;
 }

@@ -65,6 +65,8 @@ class LeaseCache {
 
   // 0: nothing that was believed before counts any more.
   void set_session(uint64_t number, int64_t until_ns);
+  // There has been a session: what was told outside of this cache may be recalled.
+  bool recalls() const { return recalls_come_.load(std::memory_order_relaxed); }
   // Remembers and forgets; what the kernel believes is the caller's to take back, afterwards.
   void recall(uint64_t sequence, const std::vector<client::Recall>& recalls);
 
@@ -125,6 +127,7 @@ class LeaseCache {
   const int64_t ttl_max_ns_;
   std::array<Shard, kShards> shards_;
   std::atomic<uint64_t> hits_{0};
+  std::atomic<bool> recalls_come_{false};
 
   // Taken after a shard's.
   std::mutex mutex_;

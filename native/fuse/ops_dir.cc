@@ -137,7 +137,7 @@ bool ClusterFs::pack_entry(Directory& directory, const DirectoryPage& page,
   if (!fresh) return packer.add_plus(entry.name(), entry.inode(), type, entry.cookie(), out);
   fill_entry(entry.attr(), name_ns, attr_ns, &out);
   if (!packer.add_plus(entry.name(), entry.inode(), type, entry.cookie(), out)) return false;
-  nodes_.told(entry.inode(), entry.attr().version(), out.attr.mode, now_ns() + attr_ns, 1);
+  told(entry.attr(), attr_ns, 1);
   return true;
 }
 

@@ -79,11 +79,14 @@ bool ClusterFs::make_handle(const pb::OpenReply& reply, const std::string& raw, 
   return true;
 }
 
+// Also TMPFILE, which comes with "/" for a name.
 void ClusterFs::create(RequestPtr request) {
   Bytes payload = request->payload();
   std::string_view name;
   const auto& in = request->arguments<fuse_create_in>();
-  if (int error = take_name(payload, &name)) return reply_error(std::move(request), error);
+  bool nameless = request->opcode() == kOpTmpfile;
+  int error = nameless ? 0 : take_name(payload, &name);
+  if (error != 0) return reply_error(std::move(request), error);
   pb::CreateRequest body;
   body.set_parent(request->node());
   body.set_name(name.data(), name.size());
@@ -91,7 +94,7 @@ void ClusterFs::create(RequestPtr request) {
   body.set_type(pb::FILE);
   body.set_exclusive(in.flags & O_EXCL);
   body.set_open(true);
-  body.set_flags(in.flags);
+  body.set_flags(in.flags | (nameless ? O_TMPFILE : 0));
   leases_.forget_name(request->node(), name);
   Found made = found(*request, name, true);
   uint32_t umask = in.umask;
@@ -117,9 +120,12 @@ void ClusterFs::created(RequestPtr request, std::string raw, const Found& made) 
   } out;
   Grant grant = Grant::of(reply.lease(), made.asked_ns);
   int64_t attr_ns = believe_attr(attr, grant);
-  int64_t name_ns = believe_name(made.parent, made.name, attr.inode(), grant, true);
+  int64_t name_ns = 0;
+  if (!made.name.empty()) {
+    name_ns = believe_name(made.parent, made.name, attr.inode(), grant, true);
+  }
   fill_entry(attr, name_ns, attr_ns, &out.entry);
-  nodes_.told(attr.inode(), attr.version(), out.entry.attr.mode, now_ns() + attr_ns, 1);
+  told(attr, attr_ns, 1);
   if (!make_handle(reply, raw, flags, &out.open)) {
     nodes_.forget(attr.inode(), 1);
     return reply_error(std::move(request), ENFILE);

@@ -30,6 +30,7 @@ __all__ = ["NOT_PRIMARY", "Core", "Died", "Manager"]
 
 NOT_PRIMARY = "not the primary"
 TICK_NS = 100 * MS
+DELAY_NS = 1500 * MS  # longer than a call of a heartbeat waits
 
 
 T = TypeVar("T")
@@ -166,6 +167,10 @@ class Manager(Endpoint):
         self.loop.run(self.loop.now_ns + duration_ns - 1)  # it holds its lock until it returns
         if self.epoch != epoch:
             raise Died
+
+    def delay_inside(self) -> None:
+        """It holds its lock: all of it waits."""
+        self.stop_inside(DELAY_NS)
 
     # ---- its own clocks
 

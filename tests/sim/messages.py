@@ -34,6 +34,7 @@ class UpdateRequest:
     data: bytes
     chain_version: int
     identity: Identity
+    expires_ns: int  # of the capability that it carries
 
 
 @dataclass(frozen=True, slots=True)

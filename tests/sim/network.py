@@ -68,7 +68,9 @@ class Network:
         request: object,
         done: Reply,
         timeout_ns: int = 2 * S,
+        held_ns: int = 0,
     ) -> None:
+        """`held_ns`: how long the request lies somewhere before it goes on its way."""
         result: list[tuple[int, object]] = []
         wake = source.bound(lambda: done(*result[0]))  # only in the life that calls
 
@@ -88,7 +90,10 @@ class Network:
 
         finish = source.bound(lambda: end(Status.TIMED_OUT, "no answer in time"))
         self.loop.after(timeout_ns, finish)
-        self.send(source.name, target.name, arrive)
+        if held_ns:
+            self.loop.after(held_ns, lambda: self.send(source.name, target.name, arrive))
+        else:
+            self.send(source.name, target.name, arrive)
         if self.faults.reset and self.loop.random.random() < self.faults.reset:
             self.landed["reset"] += 1
             lost = source.bound(lambda: end(Status.CONNECTION_LOST, "reset"))

@@ -113,7 +113,11 @@ class StorageNode(Endpoint):
         if target is None:
             reply(Status.UNKNOWN_TARGET, "not here")
         elif isinstance(request, messages.UpdateRequest):
-            target.update(request, reply)
+            if self.loop.now_ns > request.expires_ns:
+                self.world.landed["capability expired"] += 1
+                reply(Status.CAPABILITY_DENIED, "expired")
+            else:
+                target.update(request, reply)
         elif isinstance(request, messages.ReadRequest):
             target.read(request, reply)
         elif isinstance(request, messages.Forwarded):

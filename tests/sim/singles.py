@@ -27,6 +27,7 @@ from tests.sim.loop import MS, S
 from tests.sim.network import NetworkFaults
 from tests.sim.plan import Load, Plan
 from tests.sim.points import ACTIONS, READ, RESYNC, WRITE, Points
+from tests.sim.singles_meta import META, run_meta
 from tests.sim.store import StoreFaults
 
 __all__ = ["Case", "cases", "main", "run_case"]
@@ -46,8 +47,8 @@ ROLES = ("head", "middle", "tail")
 @dataclass(frozen=True, slots=True)
 class Case:
     name: str
-    kind: str  # write, read, resync, mgmtd, order
-    script: Script
+    kind: str  # write, read, resync, mgmtd, meta, order
+    script: Script | None = None  # none: a case of singles_meta.py
     managers: int = 1
     duration_ns: int = 6 * S
 
@@ -70,6 +71,8 @@ def cases() -> Iterator[Case]:
     for action in ("kill", "pause", "delay"):
         script = partial(_lease_lost, action)
         yield Case(f"mgmtd.lease_lost/{action}", "mgmtd", script, managers=2, duration_ns=9 * S)
+    for point, action in itertools.product(META, ACTIONS):
+        yield Case(f"{point}/{action}", "meta")
     yield from _orders()
 
 
@@ -87,6 +90,10 @@ def _orders() -> Iterator[Case]:
 
 def run_case(case: Case, trace: bool = False) -> None:
     """Raises Violation; "nothing landed" is one."""
+    if case.script is None:
+        point, _, action = case.name.partition("/")
+        run_meta(point, action, print if trace else None)
+        return
     plan = Plan(
         nodes=3,
         replicas=3,
