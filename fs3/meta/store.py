@@ -81,17 +81,21 @@ class MetaStore:
         is_gone: Callable[[bytes], bool] = lambda owner: True,
         leadership: Leadership | None = None,
         may_change: Callable[[], bool] = lambda: True,
+        timers: Jobs | None = None,
     ) -> None:
         """`owner`: uid and gid of the root directory, when this makes the file system. `sync_jobs`
         runs only flushes, so that they never queue behind storage. `service`: incarnation of this
         process; `is_gone`: whether nothing can come of another one any more; `leadership`: who does
-        the chores; `may_change`: see pulse.py. Resumes what the KV says was begun."""
+        the chores; `may_change`: see pulse.py; `timers`: jobs that are due and never wait, so that
+        they are not late behind those that do (default: `jobs`). Resumes what the KV says was
+        begun."""
         self.kv = kv
         self._clock = clock
         self._chunks = chunks
         self._minter = minter
         self._jobs = jobs
         self._sync_jobs = sync_jobs
+        self._timers = timers or jobs
         self._identity = identity
         self._may_change = may_change
         self.lock = threading.RLock()
@@ -126,7 +130,7 @@ class MetaStore:
         self._watches = Watches(
             self,
             leases,
-            jobs,
+            self._timers,
             now_ns=clock.monotonic_ns,
             new_number=lambda: int.from_bytes(entropy.token(8), "little") >> 1 or 1,
         )
@@ -381,7 +385,7 @@ class MetaStore:
         earlier = self._pending.hold_lock(wait, call)
         if earlier is not None:
             answers.append(_lock_answer(earlier, meta_pb2.LockReply.WAITING))
-        self._jobs.later(LOCK_HOLD_S, partial(self._let_lock_wait_go, wait, call))
+        self._timers.later(LOCK_HOLD_S, partial(self._let_lock_wait_go, wait, call))
 
     def _let_lock_wait_go(self, wait: LockWait, call: Call) -> None:
         with self.lock:

@@ -43,14 +43,14 @@ class Watches:
         self,
         store: "MetaStore",
         leases: LeaseTable,
-        jobs: Jobs,
+        timers: Jobs,
         *,
         now_ns: Callable[[], int],
         new_number: Callable[[], int],
     ) -> None:
         self._store = store
         self._leases = leases
-        self._jobs = jobs
+        self._timers = timers
         self._now_ns = now_ns
         self._new_number = new_number
         self._kept: dict[bytes, Call] = {}  # WATCH calls, by client
@@ -86,7 +86,7 @@ class Watches:
             if self._leases.has_recalls(client):
                 answers += self._let_go(client)
             else:
-                self._jobs.later(HOLD_S, partial(self._held_long_enough, client, call))
+                self._timers.later(HOLD_S, partial(self._held_long_enough, client, call))
         return answers + self.open_barriers()
 
     def _open(self, call: Call, client: bytes) -> Answer:

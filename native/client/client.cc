@@ -142,15 +142,16 @@ class ClientImpl : public Client {
   Told last_told(const FileHandle& handle) const override {
     const OpenFile& file = *handle->file;
     std::lock_guard lock(handle->file->mutex);
-    return {file.attr_version, file.attr_size, file.attr_mtime_ns};
+    return {file.attr_version, file.attr_size, file.attr_mtime_ns, file.own_from,
+            file.data_version};
   }
 
-  void expire_size(uint64_t inode) override {
+  void expire_size(uint64_t inode, uint64_t version) override {
     if (!usable().ok()) return;
     auto file = core_->files.find(inode);
     if (!file) return;
     std::lock_guard lock(file->mutex);
-    file->size_checked_ns = 0;
+    if (version > file->attr_version) file->size_checked_ns = 0;
   }
 
   void watch(LeaseHolder& holder) override {

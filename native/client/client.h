@@ -118,10 +118,13 @@ class Client {
   struct Told {
     uint64_t version, size;
     int64_t mtime_ns;  // 0: not known
+    // Since the first only this client has written; the second is the newest.
+    uint64_t own_from = 0, data_version = 0;
   };
   virtual Told last_told(const FileHandle& file) const = 0;
-  // Somebody else changed the inode: a read at the end of an open file asks for its length again.
-  virtual void expire_size(uint64_t inode) = 0;
+  // The inode has this version now, or a later one: if that is news, a read at the end of an open
+  // file asks for its length again.
+  virtual void expire_size(uint64_t inode, uint64_t version) = 0;
   // Opens a session for leases and keeps it until shutdown(). Once; `holder` outlives the client.
   virtual void watch(LeaseHolder& holder) = 0;
   virtual uint64_t handle_inode(const FileHandle& file) const = 0;

@@ -64,7 +64,7 @@ Status settled(OpenFile& file, const Settlement& told, const Result<std::string>
     std::lock_guard lock(file.mutex);
     if (status.ok()) {
       file.note_settled(told.generation);
-      file.adopt(parsed.attr(), now_ns());
+      file.adopt(parsed.attr(), now_ns(), told.wrote);
       file.adopt_token(parsed.capability(), now_ns());
     }
     if (told.wrote && --file.settling == 0) waiters.swap(file.settle_waiters);

@@ -12,6 +12,7 @@
 #include <mutex>
 
 #include "base/reactor.h"
+#include "fuse/session.h"
 
 namespace fs3::fuse {
 namespace {
@@ -222,6 +223,7 @@ void ClusterFs::kill_privileges(RequestPtr request, uint64_t inode,
 void ClusterFs::note_settled(const File& file) {
   auto told = client_->last_told(file.handle);
   nodes_.set_settled(file.inode, {told.version, told.size, told.mtime_ns});
+  nodes_.content_settled(file.inode, told.own_from, {told.data_version, told.size, told.mtime_ns});
 }
 
 int64_t ClusterFs::believe_attr(const pb::Attr& attr, const Grant& grant) {
@@ -248,6 +250,7 @@ void ClusterFs::fill_attr(const pb::Attr& attr, fuse_attr* out) {
   uint64_t local_size;
   int64_t local_mtime_ns;
   bool file = attr.type() == pb::FILE;
+  if (file) client_->expire_size(attr.inode(), attr.version());
   if (file && client_->local_size(attr.inode(), attr.version(), &local_size, &local_mtime_ns)) {
     size = local_size;
     // As it is, also when it goes back: the kernel takes a changed mtime for changed content.
@@ -314,7 +317,23 @@ void ClusterFs::send_entry(RequestPtr request, const pb::Attr& attr, int64_t nam
   fuse_entry_out out{};
   fill_entry(attr, name_ns, attr_ns, &out);
   told(attr, attr_ns, 1);
-  reply_value(std::move(request), out);
+  with_pages_of(std::move(request), attr,
+                [out](RequestPtr request) { reply_value(std::move(request), out); });
+}
+
+// Size and time tell a kernel that content has changed, unless they are what they were: so pages of
+// another version go before the attributes that hide it. Not on a reactor: it may wait for pages
+// that are being read.
+void ClusterFs::with_pages_of(RequestPtr request, const pb::Attr& attr,
+                              Function<void(RequestPtr)> then) {
+  bool outdated = session_ != nullptr && nodes_.content_differs(attr.inode(), attr.data_version());
+  if (!outdated) return then(std::move(request));
+  (void)session_->invalidate_data(
+      attr.inode(), 0, 0,
+      [this, inode = attr.inode(), request = std::move(request), then = std::move(then)]() mutable {
+        nodes_.content_changed(inode);
+        then(std::move(request));
+      });
 }
 
 void ClusterFs::reply_missing(RequestPtr request, int64_t name_ns) {
@@ -338,7 +357,8 @@ void ClusterFs::send_attr(RequestPtr request, const pb::Attr& attr, int64_t attr
   out.attr_valid = valid.seconds;
   out.attr_valid_nsec = valid.nanoseconds;
   told(attr, attr_ns, 0);
-  reply_value(std::move(request), out);
+  with_pages_of(std::move(request), attr,
+                [out](RequestPtr request) { reply_value(std::move(request), out); });
 }
 
 void ClusterFs::shutdown() {
@@ -366,7 +386,7 @@ void ClusterFs::shutdown() {
     waiting->changed.wait_for(lock, std::chrono::nanoseconds(options_.shutdown_timeout_ns),
                               [&] { return waiting->open == 0; });
   }
-  end_session();
+  if (session_ != nullptr) end_session();
   client_->shutdown();
 }
 

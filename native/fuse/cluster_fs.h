@@ -182,6 +182,8 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
   void reply_entry(RequestPtr request, const Found& found, const pb::Attr& attr,
                    const pb::Lease& lease);
   void send_entry(RequestPtr request, const pb::Attr& attr, int64_t name_ns, int64_t attr_ns);
+  // Drops the kernel's pages first when they are of another version than these attributes.
+  void with_pages_of(RequestPtr request, const pb::Attr& attr, Function<void(RequestPtr)> then);
   void reply_missing(RequestPtr request, int64_t name_ns);
   void reply_attr(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease,
                   int64_t asked_ns);
@@ -194,7 +196,7 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
 
   const std::shared_ptr<client::Client> client_;
   const ClusterFsOptions options_;
-  Session* session_ = nullptr;  // set before the first request
+  Session* session_ = nullptr;  // set before the first request; null where no kernel is behind
   Callers callers_;
   LeaseCache leases_;
   NodeTable nodes_;

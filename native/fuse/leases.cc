@@ -60,9 +60,8 @@ void LeaseCache::recall(uint64_t sequence, const std::vector<client::Recall>& re
     forget_name(recall.parent, recall.name);
     Shard& part = shard(recall.parent);
     std::lock_guard lock(part.mutex);
-    if (part.directories.size() < kShardMax) {
-      part.directories[recall.parent].contended_until_ns = now + kContendedNs;
-    }
+    if (part.contended.size() >= kShardMax) part.contended.clear();
+    part.contended[recall.parent] = now + kContendedNs;
   }
 }
 
@@ -76,11 +75,10 @@ int64_t LeaseCache::left(uint64_t session, int64_t until_ns) {
   return ttl_max_ns_ == 0 ? 0 : std::max<int64_t>(0, end_ns - now_ns() - kMarginNs);
 }
 
-bool LeaseCache::recalled_since(const Grant& grant, uint64_t inode, uint64_t parent,
-                                std::string_view name) {
+bool LeaseCache::recalled_since(const Grant& grant, const std::string& key) {
   std::lock_guard lock(mutex_);
   if (grant.sequence < forgotten_) return true;
-  auto found = recalled_.find(key_of(inode, parent, name));
+  auto found = recalled_.find(key);
   return found != recalled_.end() && found->second > grant.sequence;
 }
 
@@ -90,7 +88,7 @@ int64_t LeaseCache::keep_attributes(const proto::meta::Attr& attr, const Grant& 
   std::lock_guard lock(part.mutex);
   int64_t until_ns = grant.asked_ns + grant.ttl_ns;
   int64_t left_ns = left(grant.session, until_ns);
-  if (left_ns == 0 || recalled_since(grant, attr.inode(), 0, {})) return 0;
+  if (left_ns == 0 || recalled_since(grant, key_of(attr.inode(), 0, {}))) return 0;
   if (part.attributes.size() >= kShardMax) part.attributes.clear();
   auto& kept = part.attributes[attr.inode()];
   kept.value = attr;
@@ -103,24 +101,28 @@ int64_t LeaseCache::keep_attributes(const proto::meta::Attr& attr, const Grant& 
 int64_t LeaseCache::keep_name(uint64_t parent, std::string_view name, uint64_t inode,
                               const Grant& grant) {
   if (grant.by_time()) return inode == 0 ? 0 : std::min(grant.ttl_ns, ttl_max_ns_);
-  Shard& part = shard(parent);
-  std::lock_guard lock(part.mutex);
+  std::string key = key_of(0, parent, name);
   int64_t until_ns = grant.asked_ns + grant.ttl_ns;
-  int64_t left_ns = left(grant.session, until_ns);
-  if (left_ns == 0 || recalled_since(grant, 0, parent, name)) return 0;
-  if (part.names >= kShardMax || part.directories.size() >= kShardMax) {
-    part.directories.clear();
-    part.names = 0;
+  int64_t left_ns;
+  {
+    Shard& part = shard_of_name(key);
+    std::lock_guard lock(part.mutex);
+    left_ns = left(grant.session, until_ns);
+    if (left_ns == 0 || recalled_since(grant, key)) return 0;
+    if (part.names.size() >= kShardMax) part.names.clear();
+    part.names[std::move(key)] = {inode, grant.session, until_ns};
   }
-  Directory& directory = part.directories[parent];
-  auto [kept, added] = directory.names.try_emplace(std::string(name));
-  if (added) ++part.names;
-  kept->second = {inode, grant.session, until_ns};
-  return kernel_name_ns(directory, left_ns);
+  return kernel_name_ns(parent, left_ns);
 }
 
-int64_t LeaseCache::kernel_name_ns(const Directory& directory, int64_t left_ns) const {
-  if (directory.contended_until_ns > now_ns()) return 0;
+int64_t LeaseCache::kernel_name_ns(uint64_t parent, int64_t left_ns) {
+  Shard& part = shard(parent);
+  std::lock_guard lock(part.mutex);
+  auto found = part.contended.find(parent);
+  if (found != part.contended.end()) {
+    if (found->second > now_ns()) return 0;
+    part.contended.erase(found);
+  }
   return std::min(left_ns, ttl_max_ns_);
 }
 
@@ -139,19 +141,22 @@ std::optional<LeaseCache::Attributes> LeaseCache::attributes(uint64_t inode) {
 }
 
 std::optional<LeaseCache::Name> LeaseCache::name(uint64_t parent, std::string_view name) {
-  Shard& part = shard(parent);
-  std::lock_guard lock(part.mutex);
-  auto directory = part.directories.find(parent);
-  if (directory == part.directories.end()) return std::nullopt;
-  auto found = directory->second.names.find(name);
-  if (found == directory->second.names.end()) return std::nullopt;
-  int64_t left_ns = left(found->second.session, found->second.until_ns);
-  if (left_ns == 0) {
-    directory->second.names.erase(found);
-    --part.names;
-    return std::nullopt;
+  std::string key = key_of(0, parent, name);
+  uint64_t inode;
+  int64_t left_ns;
+  {
+    Shard& part = shard_of_name(key);
+    std::lock_guard lock(part.mutex);
+    auto found = part.names.find(key);
+    if (found == part.names.end()) return std::nullopt;
+    inode = found->second.value;
+    left_ns = left(found->second.session, found->second.until_ns);
+    if (left_ns == 0) {
+      part.names.erase(found);
+      return std::nullopt;
+    }
   }
-  return Name{found->second.value, kernel_name_ns(directory->second, left_ns)};
+  return Name{inode, kernel_name_ns(parent, left_ns)};
 }
 
 void LeaseCache::forget_attributes(uint64_t inode) {
@@ -161,14 +166,10 @@ void LeaseCache::forget_attributes(uint64_t inode) {
 }
 
 void LeaseCache::forget_name(uint64_t parent, std::string_view name) {
-  Shard& part = shard(parent);
+  std::string key = key_of(0, parent, name);
+  Shard& part = shard_of_name(key);
   std::lock_guard lock(part.mutex);
-  auto directory = part.directories.find(parent);
-  if (directory == part.directories.end()) return;
-  auto found = directory->second.names.find(name);
-  if (found == directory->second.names.end()) return;
-  directory->second.names.erase(found);
-  --part.names;
+  part.names.erase(key);
 }
 
 }  // namespace fs3::fuse

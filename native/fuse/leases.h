@@ -100,29 +100,24 @@ class LeaseCache {
     uint64_t session = 0;
     int64_t until_ns = 0;
   };
-  struct Hash {
-    using is_transparent = void;
-    size_t operator()(std::string_view text) const { return std::hash<std::string_view>()(text); }
-  };
-  using Names = std::unordered_map<std::string, Believed<uint64_t>, Hash, std::equal_to<>>;
-  struct Directory {
-    Names names;
-    int64_t contended_until_ns = 0;
-  };
-  // Dropping a full one is always right.
+  // Dropping a full one is always right: a million names and as many inodes in all.
   static constexpr size_t kShards = 64;
   static constexpr size_t kShardMax = 16'384;
   struct Shard {
     std::mutex mutex;
     std::unordered_map<uint64_t, Believed<proto::meta::Attr>> attributes;  // guarded by mutex
-    std::unordered_map<uint64_t, Directory> directories;                   // guarded by mutex
-    size_t names = 0;                                                      // guarded by mutex
+    std::unordered_map<std::string, Believed<uint64_t>> names;             // guarded by mutex
+    // Directories where others change names, until when. Guarded by mutex.
+    std::unordered_map<uint64_t, int64_t> contended;
   };
   Shard& shard(uint64_t inode) { return shards_[inode % kShards]; }
+  Shard& shard_of_name(const std::string& key) {
+    return shards_[std::hash<std::string>()(key) % kShards];
+  }
   // How long it may be believed from now on; 0: not at all, or no longer.
   int64_t left(uint64_t session, int64_t until_ns);
-  int64_t kernel_name_ns(const Directory& directory, int64_t left_ns) const;
-  bool recalled_since(const Grant& grant, uint64_t inode, uint64_t parent, std::string_view name);
+  int64_t kernel_name_ns(uint64_t parent, int64_t left_ns);
+  bool recalled_since(const Grant& grant, const std::string& key);
 
   const int64_t ttl_max_ns_;
   std::array<Shard, kShards> shards_;

@@ -65,6 +65,15 @@ void NodeTable::content_changed(uint64_t node) {
   if (found != part.nodes.end()) found->second.content_known = false;
 }
 
+void NodeTable::content_settled(uint64_t node, uint64_t own_from, const ContentVersion& version) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found == part.nodes.end() || !found->second.content_known) return;
+  ContentVersion& known = found->second.content;
+  if (known.data_version >= own_from && known.data_version <= version.data_version) known = version;
+}
+
 bool NodeTable::content_differs(uint64_t node, uint64_t data_version) {
   Shard& part = shard(node);
   std::lock_guard lock(part.mutex);

@@ -45,6 +45,9 @@ class NodeTable {
   // The kernel's pages are unknown from here on: the next open does not keep them.
   void content_changed(uint64_t node);
 
+  // This mount alone has written since data version `own_from`: the kernel's pages, if they were of
+  // it or later, are of `version`.
+  void content_settled(uint64_t node, uint64_t own_from, const ContentVersion& version);
   // True when the kernel's pages may be of another content than this.
   bool content_differs(uint64_t node, uint64_t data_version);
 

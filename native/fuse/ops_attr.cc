@@ -96,7 +96,10 @@ void ClusterFs::statx(RequestPtr request) {
     fuse_attr basic{};
     fill_attr(attr, &basic);
     told(attr, attr_ns, 0);
-    reply_value(std::move(request), extend(basic, attr.btime_ns(), attr_ns));
+    with_pages_of(std::move(request), attr,
+                  [out = extend(basic, attr.btime_ns(), attr_ns)](RequestPtr request) {
+                    reply_value(std::move(request), out);
+                  });
   };
   if (auto known = leases_.attributes(request->node())) {
     return send(std::move(request), known->attr, known->kernel_ns);

@@ -132,7 +132,8 @@ bool ClusterFs::pack_entry(Directory& directory, const DirectoryPage& page,
     attr_ns = believe_attr(entry.attr(), grant);
     name_ns = believe_name(directory.inode, entry.name(), entry.inode(), grant, false);
   }
-  bool fresh = attr_ns > 0 && !nodes_.changed_since(directory.inode, page.asked_ns) &&
+  bool fresh = attr_ns > 0 && !nodes_.content_differs(entry.inode(), entry.attr().data_version()) &&
+               !nodes_.changed_since(directory.inode, page.asked_ns) &&
                !nodes_.changed_since(entry.inode(), page.asked_ns);
   if (!fresh) return packer.add_plus(entry.name(), entry.inode(), type, entry.cookie(), out);
   fill_entry(entry.attr(), name_ns, attr_ns, &out);

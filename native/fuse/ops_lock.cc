@@ -82,7 +82,8 @@ void ClusterFs::do_setlk(RequestPtr request) {
   if (in.lk.type != F_UNLCK && !flock) locks_.note(request->node(), in.owner, in.fh);
   std::string caller = callers_.of(*request);
   auto wait = std::make_shared<LockWait>(std::move(request), std::move(body), std::move(caller));
-  if (waits && !locks_.begin_wait(wait, session_->waits_max())) {
+  size_t waits_max = session_ != nullptr ? session_->waits_max() : SIZE_MAX;
+  if (waits && !locks_.begin_wait(wait, waits_max)) {
     return reply_error(std::move(wait->request), ENOLCK);
   }
   ask_lock(std::move(wait));
@@ -110,7 +111,7 @@ void ClusterFs::answered_lock(LockWaitPtr wait, Result<std::string> raw) {
   }
   switch (reply.state()) {
     case pb::LockReply::GRANTED:
-      (void)session_->invalidate_attributes(wait->body.inode());
+      if (session_ != nullptr) (void)session_->invalidate_attributes(wait->body.inode());
       return end_lock(std::move(wait), 0);
     case pb::LockReply::CANCELLED:
       return end_lock(std::move(wait), EINTR);

@@ -42,16 +42,18 @@ void ClusterFs::recalled(uint64_t sequence, std::vector<client::Recall> recalls,
       (void)session_->invalidate_entry(recall.parent, std::move(recall.name), end);
       continue;
     }
-    client_->expire_size(recall.inode);
+    client_->expire_size(recall.inode, UINT64_MAX);
     bool known = false;
     (void)session_->invalidate_attributes(recall.inode, &known);
     // It is being told of it just now, for kKernelNameNs at most: the acknowledgement waits for
     // that. (Or it has forgotten it, and FORGET is on its way.)
     if (!known && nodes_.knows(recall.inode)) countdown->begin();
     if (!nodes_.content_differs(recall.inode, recall.data_version)) continue;
-    nodes_.content_changed(recall.inode);
     countdown->begin();
-    (void)session_->invalidate_data(recall.inode, 0, 0, end);
+    (void)session_->invalidate_data(recall.inode, 0, 0, [this, inode = recall.inode, end] {
+      nodes_.content_changed(inode);
+      end();
+    });
   }
   countdown->end();
 }

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "base/reactor.h"
 #include "fuse/attributes.h"
 #include "fuse/callers.h"
 #include "fuse/decode.h"
@@ -15,6 +16,8 @@
 #include "fuse/dirent.h"
 #include "fuse/files.h"
 #include "fuse/kernel.h"
+#include "fuse/leases.h"
+#include "fuse/locks.h"
 #include "fuse/negotiate.h"
 #include "fuse/nodes.h"
 #include "fuse/statistics.h"
@@ -149,6 +152,13 @@ TEST(Negotiate, TakesWhatIsWantedAndNothingElse) {
   EXPECT_EQ(answer->out.flags & (FUSE_SPLICE_READ | FUSE_SPLICE_WRITE | FUSE_SPLICE_MOVE), 0u);
   EXPECT_NE(answer->out.flags & FUSE_HANDLE_KILLPRIV_V2, 0u);
   EXPECT_NE(answer->out.flags2 & static_cast<uint32_t>(kInitDirectIoAllowMmap >> 32), 0u);
+}
+
+TEST(Negotiate, LocksOnlyForWhoKeepsThem) {
+  fuse_init_in in = kernel_offer(45);
+  constexpr uint32_t kLocks = FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS;
+  EXPECT_EQ(negotiate_init(bytes_of(view(in)), {.locks = false})->out.flags & kLocks, 0u);
+  EXPECT_EQ(negotiate_init(bytes_of(view(in)), {.locks = true})->out.flags & kLocks, kLocks);
 }
 
 TEST(Negotiate, UringOnlyWhenBothSidesWant) {
@@ -331,6 +341,129 @@ TEST(NodeTable, AForgottenChangeSpoilsOlderListings) {
   EXPECT_TRUE(nodes.changed_since(8, before));
   EXPECT_TRUE(nodes.changed_since(9, before)) << "whose it was is not known any more";
   EXPECT_FALSE(nodes.changed_since(8, now_ns() + 1));
+}
+
+class LeaseCacheTest : public testing::Test {
+ protected:
+  static constexpr int64_t kSecond = 1'000'000'000;
+
+  void SetUp() override { cache.set_session(7, now_ns() + 5 * kSecond); }
+
+  Grant grant(uint64_t sequence = 0, uint64_t session = 7) const {
+    return {session, sequence, 60 * kSecond, now_ns()};
+  }
+  static proto::meta::Attr attr(uint64_t inode) {
+    proto::meta::Attr attr;
+    attr.set_inode(inode);
+    attr.set_version(inode * 10);
+    return attr;
+  }
+  static client::Recall inode(uint64_t number) { return {number, 1, 0, ""}; }
+  static client::Recall name(uint64_t parent, std::string text) {
+    return {0, 0, parent, std::move(text)};
+  }
+
+  LeaseCache cache{kSecond};
+};
+
+TEST_F(LeaseCacheTest, BelievesWhatWasGranted) {
+  EXPECT_FALSE(cache.attributes(5).has_value());
+  EXPECT_GT(cache.keep_attributes(attr(5), grant()), kSecond);
+  ASSERT_TRUE(cache.attributes(5).has_value());
+  EXPECT_EQ(cache.attributes(5)->attr.version(), 50u);
+  EXPECT_LE(cache.keep_name(1, "a", 5, grant()), kSecond) << "names no longer in the kernel";
+  EXPECT_GT(cache.keep_name(1, "missing", 0, grant()), 0);
+  EXPECT_EQ(cache.name(1, "a")->inode, 5u);
+  EXPECT_EQ(cache.name(1, "missing")->inode, 0u);
+  EXPECT_FALSE(cache.name(1, "b").has_value());
+  EXPECT_FALSE(cache.name(2, "a").has_value());
+}
+
+TEST_F(LeaseCacheTest, OneDirectoryMayHaveManyNames) {
+  for (uint64_t i = 0; i < 100'000; ++i) cache.keep_name(1, std::to_string(i), i, grant());
+  for (uint64_t i = 0; i < 100'000; ++i) {
+    auto known = cache.name(1, std::to_string(i));
+    ASSERT_TRUE(known.has_value());
+    ASSERT_EQ(known->inode, i);
+  }
+}
+
+TEST_F(LeaseCacheTest, ARecallTakesOneThingBack) {
+  cache.keep_attributes(attr(5), grant());
+  cache.keep_attributes(attr(6), grant());
+  cache.keep_name(1, "a", 5, grant());
+  cache.keep_name(1, "b", 6, grant());
+  cache.recall(1, {inode(5), name(1, "a")});
+  EXPECT_FALSE(cache.attributes(5).has_value());
+  EXPECT_TRUE(cache.attributes(6).has_value());
+  EXPECT_FALSE(cache.name(1, "a").has_value());
+  ASSERT_TRUE(cache.name(1, "b").has_value());
+  EXPECT_EQ(cache.name(1, "b")->kernel_ns, 0) << "others change names here: the kernel has to ask";
+}
+
+TEST_F(LeaseCacheTest, AReplyThatWasGrantedBeforeTheRecallIsNotBelieved) {
+  cache.recall(3, {inode(5), name(1, "a")});
+  EXPECT_EQ(cache.keep_attributes(attr(5), grant(2)), 0);
+  EXPECT_EQ(cache.keep_name(1, "a", 5, grant(2)), 0);
+  EXPECT_FALSE(cache.attributes(5).has_value());
+  EXPECT_FALSE(cache.name(1, "a").has_value());
+  EXPECT_GT(cache.keep_attributes(attr(6), grant(2)), 0) << "another inode";
+  EXPECT_GT(cache.keep_attributes(attr(5), grant(3)), 0) << "granted after it";
+}
+
+TEST_F(LeaseCacheTest, WhatIsNotRememberedIsNotBelievedEither) {
+  cache.recall(1, {inode(5)});
+  std::vector<client::Recall> many;
+  for (size_t i = 0; i < LeaseCache::kRecallsKept; ++i) many.push_back(inode(1000 + i));
+  cache.recall(2, many);
+  EXPECT_EQ(cache.keep_attributes(attr(5), grant(0)), 0);
+  EXPECT_GT(cache.keep_attributes(attr(5), grant(1)), 0);
+}
+
+TEST_F(LeaseCacheTest, NothingOutlivesItsSession) {
+  cache.keep_attributes(attr(5), grant());
+  cache.keep_name(1, "a", 5, grant());
+  cache.set_session(0, 0);
+  EXPECT_FALSE(cache.attributes(5).has_value());
+  EXPECT_EQ(cache.keep_attributes(attr(5), grant()), 0);
+  cache.set_session(8, now_ns() + 5 * kSecond);
+  EXPECT_FALSE(cache.name(1, "a").has_value());
+  EXPECT_EQ(cache.keep_attributes(attr(5), grant(0, 7)), 0) << "granted to the one before";
+  EXPECT_GT(cache.keep_attributes(attr(5), grant(0, 8)), 0);
+  cache.set_session(8, now_ns());
+  EXPECT_FALSE(cache.attributes(5).has_value()) << "it has ended by time";
+}
+
+TEST_F(LeaseCacheTest, WithoutRecallsTheKernelAloneBelieves) {
+  Grant by_time{0, 0, kSecond / 2, now_ns()};
+  EXPECT_EQ(cache.keep_attributes(attr(5), by_time), kSecond / 2);
+  EXPECT_EQ(cache.keep_name(1, "a", 5, by_time), kSecond / 2);
+  EXPECT_EQ(cache.keep_name(1, "missing", 0, by_time), 0);
+  EXPECT_FALSE(cache.attributes(5).has_value());
+  EXPECT_FALSE(cache.name(1, "a").has_value());
+  EXPECT_EQ(cache.keep_attributes(attr(5), Grant{}), 0) << "no lease at all";
+}
+
+TEST_F(LeaseCacheTest, AChangeOfThisMountIsForgotten) {
+  NodeTable nodes(&cache);
+  nodes.told(5, 1, 0644, 0, 0, 1);
+  cache.keep_attributes(attr(5), grant());
+  ChangeMark change(nodes, 5);
+  EXPECT_FALSE(cache.attributes(5).has_value());
+}
+
+TEST(LockTable, FlushEndsTheLocksOfAProcessAndReleaseThoseOfAFile) {
+  LockTable locks;
+  EXPECT_FALSE(locks.take_owner(5, 100));
+  locks.note(5, 100, 1);  // a process, through two descriptors
+  locks.note(5, 100, 2);
+  locks.note(5, 200, 1);  // the open file 1
+  locks.note(6, 100, 3);
+  EXPECT_TRUE(locks.take_owner(5, 100));
+  EXPECT_FALSE(locks.take_owner(5, 100));
+  EXPECT_TRUE(locks.take_handle(5, 2).empty());
+  EXPECT_EQ(locks.take_handle(5, 1), std::vector<uint64_t>{200});
+  EXPECT_TRUE(locks.take_owner(6, 100));
 }
 
 FilePtr file_of(uint64_t inode, uint32_t flags) {
