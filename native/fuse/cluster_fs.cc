@@ -91,6 +91,7 @@ void ClusterFs::attached(Session& session) {
 }
 
 void ClusterFs::handle(RequestPtr request) {
+  if (is_virtual(*request)) return handle_virtual(std::move(request));
   switch (request->opcode()) {
     case FUSE_LOOKUP:
       return lookup(std::move(request));

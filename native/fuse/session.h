@@ -68,6 +68,8 @@ class Session {
   // Requests without an end of their own that may be kept at a time. Over io_uring each occupies an
   // entry of its queue, and the request that would end them has to get in.
   size_t waits_max() const;
+  // Without links.
+  const std::string& mountpoint() const { return options_.mount.mountpoint; }
   uint32_t kernel_minor() const { return kernel_minor_; }
   OperationStatistics& statistics() { return statistics_; }
 

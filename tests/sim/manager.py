@@ -107,7 +107,12 @@ class Manager(Endpoint):
         now_ns = self.loop.now_ns
         if isinstance(request, messages.Heartbeat):
             beat = cluster.Heartbeat(
-                request.node, request.incarnation, request.sequence, request.reports, now_ns
+                request.node,
+                request.incarnation,
+                request.sequence,
+                request.reports,
+                now_ns,
+                request.silent,
             )
             self._answer(beat, reply, lambda state: (state.lease_ns, state.version))
         elif isinstance(request, messages.Register):

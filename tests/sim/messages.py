@@ -101,6 +101,7 @@ class Heartbeat:
     incarnation: bytes
     sequence: int
     reports: tuple[TargetReport, ...]
+    silent: dict[NodeId, int]
 
 
 @dataclass(frozen=True, slots=True)

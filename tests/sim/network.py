@@ -61,6 +61,14 @@ class Network:
         if self._cut[source, target] > 0:
             self._cut[source, target] -= 1
 
+    def sees(self, source: Process, target: Process) -> bool:
+        """A small question and its answer would get through now. Takes no time and no chance, so
+        that servers that ask leave the rest of a seed as it was."""
+        pair = (source.name, target.name)
+        clogged = any(self._clogged_until_ns.get(name, 0) > self.loop.now_ns for name in pair)
+        cut = self._cut[pair] > 0 or self._cut[pair[::-1]] > 0
+        return target.alive and not target.paused and not clogged and not cut
+
     def call(
         self,
         source: Process,

@@ -47,7 +47,7 @@ ROLES = ("head", "middle", "tail")
 @dataclass(frozen=True, slots=True)
 class Case:
     name: str
-    kind: str  # write, read, resync, mgmtd, meta, order
+    kind: str  # write, read, resync, mgmtd, meta, order, apart
     script: Script | None = None  # none: a case of singles_meta.py
     managers: int = 1
     duration_ns: int = 6 * S
@@ -74,6 +74,9 @@ def cases() -> Iterator[Case]:
     for point, action in itertools.product(META, ACTIONS):
         yield Case(f"{point}/{action}", "meta")
     yield from _orders()
+    for pair in (*itertools.combinations(range(3), 2), (0, 1, 2)):
+        name = f"apart/{'-'.join(ROLES[i] for i in pair)}"
+        yield Case(name, "apart", partial(_apart, pair), duration_ns=12 * S)
 
 
 def _orders() -> Iterator[Case]:
@@ -198,6 +201,36 @@ def _order(
     for i, index in enumerate(back):
         node = world.nodes[members[index]]
         world.loop.after(S + (3 + i) * step_ns, lambda n=node: n.alive or n.start())
+
+
+def _apart(indices: tuple[int, ...], world: World) -> None:
+    """Servers of the chain do not see each other, and everybody else sees them: writes stand still
+    for a lease and a second at most, and go on although nothing heals."""
+    names = [world.nodes[_members(world)[index]].name for index in indices]
+    pairs = list(itertools.permutations(names, 2))
+    acknowledged = 0
+
+    def cut() -> None:
+        world.nemesis.landed["neighbours apart"] += 1
+        for pair in pairs:
+            world.network.cut(*pair)
+
+    def count() -> int:
+        return sum(o.ok for o in world.ledger.operations if o.kind != "read")
+
+    def note() -> None:
+        nonlocal acknowledged
+        acknowledged = count()
+
+    def must_have_gone_on() -> None:
+        if count() == acknowledged:
+            raise Violation("I27", f"{' and '.join(names)} are apart, and no write goes on")
+
+    world.loop.after(S, cut)
+    world.loop.after(S + LEASE_NS + S, note)
+    # An attempt of a client waits a second for the answer that the former chain owed it.
+    world.loop.after(S + LEASE_NS + 3 * S, must_have_gone_on)
+    world.loop.after(10 * S, lambda: [world.network.mend(*pair) for pair in pairs] and None)
 
 
 def main(arguments: list[str]) -> int:
