@@ -331,8 +331,10 @@ void ClusterFs::with_pages_of(RequestPtr request, const pb::Attr& attr,
   if (!outdated) return then(std::move(request));
   (void)session_->invalidate_data(
       attr.inode(), 0, 0,
-      [this, inode = attr.inode(), request = std::move(request), then = std::move(then)]() mutable {
-        nodes_.content_changed(inode);
+      [this, inode = attr.inode(),
+       version = ContentVersion{attr.data_version(), attr.size(), attr.mtime_ns()},
+       request = std::move(request), then = std::move(then)]() mutable {
+        nodes_.content_dropped(inode, version);
         then(std::move(request));
       });
 }

@@ -58,11 +58,13 @@ bool NodeTable::content_unchanged(uint64_t node, const ContentVersion& version) 
   return same;
 }
 
-void NodeTable::content_changed(uint64_t node) {
+void NodeTable::content_dropped(uint64_t node, const ContentVersion& version) {
   Shard& part = shard(node);
   std::lock_guard lock(part.mutex);
   auto found = part.nodes.find(node);
-  if (found != part.nodes.end()) found->second.content_known = false;
+  if (found == part.nodes.end()) return;
+  found->second.content_known = true;
+  found->second.content = version;
 }
 
 void NodeTable::content_settled(uint64_t node, uint64_t own_from, const ContentVersion& version) {

@@ -42,8 +42,8 @@ class NodeTable {
 
   // (a) True when the content is what it was at this mount's last open. Remembers the new state.
   bool content_unchanged(uint64_t node, const ContentVersion& version);
-  // The kernel's pages are unknown from here on: the next open does not keep them.
-  void content_changed(uint64_t node);
+  // The kernel's pages were dropped: those that it reads from here on are of this version or later.
+  void content_dropped(uint64_t node, const ContentVersion& version);
 
   // This mount alone has written since data version `own_from`: the kernel's pages, if they were of
   // it or later, are of `version`.

@@ -50,10 +50,11 @@ void ClusterFs::recalled(uint64_t sequence, std::vector<client::Recall> recalls,
     if (!known && nodes_.knows(recall.inode)) countdown->begin();
     if (!nodes_.content_differs(recall.inode, recall.data_version)) continue;
     countdown->begin();
-    (void)session_->invalidate_data(recall.inode, 0, 0, [this, inode = recall.inode, end] {
-      nodes_.content_changed(inode);
-      end();
-    });
+    (void)session_->invalidate_data(
+        recall.inode, 0, 0, [this, inode = recall.inode, version = recall.data_version, end] {
+          nodes_.content_dropped(inode, {.data_version = version});
+          end();
+        });
   }
   countdown->end();
 }

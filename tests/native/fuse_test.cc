@@ -281,6 +281,22 @@ TEST(NodeTable, KeepsPagesWhileContentIsTheSame) {
   EXPECT_FALSE(nodes.content_unchanged(8, version)) << "forgotten";
 }
 
+TEST(NodeTable, KnowsWhichContentThePagesAreOf) {
+  NodeTable nodes;
+  EXPECT_FALSE(nodes.content_differs(8, 4)) << "never looked up";
+  nodes.told(8, 1, 0644, 0, 0, 1);
+  EXPECT_FALSE(nodes.content_differs(8, 4)) << "never opened";
+  (void)nodes.content_unchanged(8, {.data_version = 3, .size = 10, .mtime_ns = 5});
+  EXPECT_TRUE(nodes.content_differs(8, 4));
+  nodes.content_dropped(8, {.data_version = 4});
+  EXPECT_FALSE(nodes.content_differs(8, 4));
+  EXPECT_TRUE(nodes.content_differs(8, 5)) << "what was read since is of 4";
+  nodes.content_settled(8, 5, {.data_version = 6});
+  EXPECT_TRUE(nodes.content_differs(8, 6)) << "somebody else wrote 5";
+  nodes.content_settled(8, 4, {.data_version = 6});
+  EXPECT_FALSE(nodes.content_differs(8, 6)) << "all of it was written here";
+}
+
 TEST(NodeTable, NoticesWhatTheKernelBelieves) {
   NodeTable nodes;
   nodes.told(8, 5, 0644, 0, 1000, 1);
