@@ -16,6 +16,7 @@ a distributed engine).
 | `GARB` | unlinked_ns be8, inode le8 | removal in progress | meta/garbage.py |
 | `GEPO` | none | the present epoch of GARB, le8 | meta/garbage.py |
 | `TRNC` | inode le8 | truncate in progress | meta/intent.py |
+| `APND` | inode le8 | end of what was reserved for appends | meta/appends.py |
 | `CTRI` | none | next inode id nobody has reserved, le8 | meta/allocator.py |
 | `FSYS` | none | when the file system was made, ns le8 | meta/bootstrap.py |
 | `LEAD` | none | which metadata service does the chores | kv/election.py |
@@ -52,6 +53,7 @@ GENERATION = b"IGEN"
 GARBAGE = b"GARB"
 GARBAGE_EPOCH = b"GEPO"
 INTENT = b"TRNC"
+APPENDS = b"APND"
 ALLOCATOR = b"CTRI"
 FILE_SYSTEM = b"FSYS"
 LEADER = b"LEAD"
@@ -158,3 +160,7 @@ def garbage_fields(key: bytes) -> tuple[int, int]:
 
 def intent(inode_number: int) -> bytes:
     return _PREFIX_INODE.pack(INTENT, inode_number)
+
+
+def appends(inode_number: int) -> bytes:
+    return _PREFIX_INODE.pack(APPENDS, inode_number)

@@ -25,7 +25,7 @@ from fs3 import limits
 from fs3.errors import Fs3Error
 from fs3.kv import keys
 from fs3.kv.api import Transaction
-from fs3.meta import garbage, session
+from fs3.meta import appends, garbage, session
 from fs3.meta import inode as inodes
 from fs3.meta.garbage import UNKNOWN
 from fs3.meta.inode import FILE, REMOVING, Layout
@@ -193,18 +193,22 @@ class GarbageCollector:
         remaining = file.remaining
         try:
             if remaining == UNKNOWN:
-                remaining = self._chunks.query_length(file.inode, file.layout)
+                remaining = self._length(file)
             while remaining > step_bytes:
                 # From the end, so that what is left is a prefix and one number describes it.
                 shorter = remaining - step_bytes
                 self._chunks.truncate_chunks(file.inode, file.layout, remaining, shorter)
-                remaining = shorter
+                # A hole costs one question, however long it is.
+                remaining = min(shorter, self._length(file))
                 self._note(file, remaining)
             self._chunks.remove_chunks(file.inode, file.layout, remaining)
         except Fs3Error as error:
             log.info("removal of inode %d goes on later: %s", file.inode, error)
             return False
         return True
+
+    def _length(self, file: _Claimed) -> int:
+        return self._chunks.measure(file.inode, file.layout).length
 
     def _note(self, file: _Claimed, remaining: int) -> None:
         row = garbage.Row(remaining, file.epoch).encode()
@@ -213,4 +217,5 @@ class GarbageCollector:
 
 def _delete(txn: Transaction, key: bytes, number: int) -> None:
     txn.clear(keys.inode(number))
+    appends.remove(txn, number)
     txn.clear(key)

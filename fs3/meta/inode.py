@@ -1,7 +1,7 @@
 """The inode record: load, store, check. Key: INOD (fs3/kv/keys.py).
 
-Record, little-endian, schema 1: the fields of _RECORD in the order of the class, then the target
-of a symbolic link.
+Record, little-endian, schema 2: the fields of _RECORD in the order of the class, then the target
+of a symbolic link. Schema 1 has no `allocated`.
 
 - nlink: entries of a file; 2 + subdirectories of a directory; 0 = no name any more, waiting in the
 gc queue.
@@ -11,6 +11,8 @@ gc queue.
 (0 = default).
 - mtime_set_ns: when mtime was last set explicitly, 0 when a write was later (see sync.py).
 - truncate_epoch: grows with each truncate; a session that is older has to measure (see session.py).
+- allocated: bytes that storage held of a file with holes (flag SPARSE) when it was last asked; 0 of
+one without, where it is `size`.
 """
 
 import errno
@@ -26,15 +28,17 @@ from fs3.kv.api import Transaction
 from fs3.meta.faults import no_inode, refuse
 from fs3.types import ROOT_INODE
 
-SCHEMA = 1
+SCHEMA = 2
 FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHAR_DEVICE, BLOCK_DEVICE = range(1, 8)  # meta.FileType
 
 HAS_DATA = 1  # flag: chunks may exist on storage
 REMOVING = 2  # flag: gc has begun to remove the chunks; the inode cannot be opened any more
+SPARSE = 1 << 16  # flag: less than `size` is stored, as far as is known
 
 SETUID, SETGID, STICKY = 0o4000, 0o2000, 0o1000
 
-_RECORD = struct.Struct("<BBHIIIIQqqqqqQQIIQIIIIQ")
+_RECORD = struct.Struct("<BBHIIIIQqqqqqQQIIQIIIIQQ")
+_RECORD_1 = struct.Struct("<BBHIIIIQqqqqqQQIIQIIIIQ")
 
 
 class Layout(NamedTuple):
@@ -80,6 +84,7 @@ class Inode:
     flags: int = 0
     parent: int = 0
     layout: Layout = NO_LAYOUT
+    allocated: int = 0
     target: bytes = b""
 
     def check(self) -> None:
@@ -92,6 +97,8 @@ class Inode:
             raise self._damaged(f"parent {self.parent} of type {self.type}")
         if self.size > limits.FILE_BYTES_MAX:
             raise self._damaged(f"size {self.size}")
+        if self.allocated and not self.flags & SPARSE:
+            raise self._damaged(f"allocated {self.allocated} of a file without holes")
         if len(self.target) != (self.size if self.type == SYMLINK else 0):
             raise self._damaged(f"target of {len(self.target)} bytes, size {self.size}")
         if self.type == FILE and (self.layout.chunk_size == 0 or self.layout.stripe == 0):
@@ -135,6 +142,7 @@ class Inode:
                 self.flags,
                 self.parent,
                 *self.layout,
+                self.allocated,
             )
             + self.target
         )
@@ -155,9 +163,35 @@ class Inode:
             rdev=self.rdev,
             version=self.version,
             layout=self.layout.message() if self.type <= DIRECTORY else None,
-            blocks=(self.size + 511) >> 9,
+            blocks=(self.stored + 511) >> 9,
             data_version=self.data_version,
         )
+
+    @property
+    def stored(self) -> int:
+        """Bytes that lie on storage, copies not counted."""
+        return self.allocated if self.flags & SPARSE else self.size
+
+    def resize(self, size: int) -> None:
+        """Without a byte of new data: what is added is a hole. Where the end of a file with holes
+        goes, it is not known how much of them goes with it: that is asked after the cut."""
+        stored = min(self.stored, size)
+        had_holes = self.flags & SPARSE and size
+        self.size = size
+        self.note_stored(stored)
+        if had_holes:
+            self.flags |= SPARSE
+            self.allocated = stored
+
+    def note_stored(self, stored: int) -> None:
+        """What storage holds of a file of this size. Bytes beyond it are somebody's who has not
+        settled yet, so more than `size` says nothing about holes."""
+        if stored < self.size:
+            self.flags |= SPARSE
+            self.allocated = stored
+        else:
+            self.flags &= ~SPARSE
+            self.allocated = 0
 
     def touch(self, now_ns: int) -> None:
         """Content of a directory changed."""
@@ -166,6 +200,8 @@ class Inode:
 
 def decode(number: int, record: bytes) -> Inode:
     """Raises Damaged when the record is too short, of another schema, or fails check()."""
+    if record[:1] == b"\x01" and len(record) >= _RECORD_1.size:
+        record = bytes([SCHEMA]) + record[1 : _RECORD_1.size] + bytes(8) + record[_RECORD_1.size :]
     if len(record) < _RECORD.size or record[0] != SCHEMA:
         raise Damaged(
             Status.CHECKSUM_MISMATCH,
@@ -175,6 +211,7 @@ def decode(number: int, record: bytes) -> Inode:
     fields = _RECORD.unpack_from(record)
     inode = Inode(number, *fields[1:18])
     inode.layout = Layout._make(fields[18:23])
+    inode.allocated = fields[23]
     inode.target = record[_RECORD.size :]
     inode.check()
     return inode

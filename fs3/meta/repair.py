@@ -18,7 +18,7 @@ more. The version of the inode tells: every change of its names or its link coun
 | parent | the parent pointer of a directory becomes the directory of its entry |
 | drop_row | a row of the gc queue goes whose inode is gone, has a name, or has another row |
 | drop_session, drop_index, index_session | sessions and their index agree again |
-| drop_intent | a truncate of something that is no file goes |
+| drop_intent, drop_appends | a truncate of something that is no file goes; what was reserved there |
 
 Nothing here removes a record that is the only one of its kind: inodes, and with them chunks, go by
 the gc queue only, and only when they had no link before.
@@ -313,6 +313,14 @@ def _drop_intent(txn: Transaction, mend: Mend, world: World) -> str:
     return f"the truncate of inode {mend.inode}, which is no file, is removed"
 
 
+def _drop_appends(txn: Transaction, mend: Mend, world: World) -> str:
+    inode = inodes.find(txn, mend.inode)
+    _require(inode is None or inode.type != FILE)
+    _require(mend.key == keys.appends(mend.inode) and txn.get(mend.key) is not None)
+    txn.clear(mend.key)
+    return f"what was reserved at the end of inode {mend.inode}, which is no file, is removed"
+
+
 _MENDS: dict[str, Callable[[Transaction, Mend, World], str]] = {
     "adopt": _adopt,
     "queue": _queue,
@@ -329,4 +337,5 @@ _MENDS: dict[str, Callable[[Transaction, Mend, World], str]] = {
     "index_session": _index_session,
     "drop_index": _drop_index,
     "drop_intent": _drop_intent,
+    "drop_appends": _drop_appends,
 }

@@ -44,7 +44,7 @@ def truncate(txn: Transaction, inode: Inode, size: int, context: Context, where:
         context.hold = inode.number
         if open_for_write:
             _refresh_own_sessions(txn, inode, context.client)
-    inode.size = size
+    inode.resize(size)
     inode.data_version += 1
     inode.mtime_ns = inode.ctime_ns = context.now_ns
     inode.mtime_set_ns = 0

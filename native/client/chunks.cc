@@ -53,13 +53,7 @@ class ServerCredential : public Credential {
   }
 };
 
-struct Job {
-  std::shared_ptr<Core> core;
-  Lane* lane = nullptr;
-  uint64_t inode = 0;
-  std::shared_ptr<Placement> placement;
-  std::shared_ptr<Credential> credential = std::make_shared<ServerCredential>();
-};
+using Job = ChunkJob;
 
 Result<Job> make_job(std::shared_ptr<Core> core, uint64_t inode, const std::string& layout) {
   if (!core->keyring) {
@@ -73,7 +67,8 @@ Result<Job> make_job(std::shared_ptr<Core> core, uint64_t inode, const std::stri
   auto placement = Placement::create(parsed);
   if (!placement.ok()) return placement.status();
   Lane* lane = &core->lane();
-  return Job{std::move(core), lane, inode, std::move(placement).value()};
+  return Job{std::move(core), lane, inode, std::move(placement).value(),
+             std::make_shared<ServerCredential>()};
 }
 
 template <typename Request>
@@ -263,6 +258,10 @@ void remove_from(const Job& job, uint64_t first, Function<void(Status)> done) {
 
 }  // namespace
 
+void remove_chunk(const ChunkJob& job, uint64_t index, Function<void(Status)> done) {
+  update_chunk(job, index, 0, std::move(done));
+}
+
 void truncate_chunks(std::shared_ptr<Core> core, uint64_t inode, const std::string& layout,
                      uint64_t old_size, uint64_t new_size, Function<void(Status)> done) {
   auto job = make_job(std::move(core), inode, layout);
@@ -289,26 +288,28 @@ void remove_chunks(std::shared_ptr<Core> core, uint64_t inode, const std::string
       [job = *job, done = std::move(done)]() mutable { remove_from(job, 0, std::move(done)); });
 }
 
-void query_length(std::shared_ptr<Core> core, uint64_t inode, const std::string& layout,
-                  Function<void(Result<uint64_t>)> done) {
+void measure(std::shared_ptr<Core> core, uint64_t inode, const std::string& layout,
+             Function<void(Result<Client::Measure>)> done) {
   auto job = make_job(std::move(core), inode, layout);
   if (!job.ok()) return done(job.status());
-  auto end = std::make_shared<uint64_t>(0);
-  auto each = [job = *job, end](uint64_t position, Function<void(Status)> ended) {
+  auto sum = std::make_shared<Client::Measure>();
+  auto each = [job = *job, sum](uint64_t position, Function<void(Status)> ended) {
     query_last(
         job, position,
-        [job, end, ended = std::move(ended)](Result<proto::storage::QueryLastReply> last) mutable {
+        [job, sum, ended = std::move(ended)](Result<proto::storage::QueryLastReply> last) mutable {
           if (!last.ok()) return ended(last.status());
           if (last->found()) {
-            *end = std::max(*end, last->index() * job.placement->chunk_size() + last->length());
+            uint64_t end = last->index() * job.placement->chunk_size() + last->length();
+            sum->length = std::max(sum->length, end);
           }
+          sum->stored += last->bytes();
           ended(Status());
         });
   };
-  job->lane->run([job = *job, end, each = std::move(each), done = std::move(done)]() mutable {
-    for_stripe(job, std::move(each), [end, done = std::move(done)](Status status) mutable {
+  job->lane->run([job = *job, sum, each = std::move(each), done = std::move(done)]() mutable {
+    for_stripe(job, std::move(each), [sum, done = std::move(done)](Status status) mutable {
       if (!status.ok()) return done(std::move(status));
-      done(*end);
+      done(*sum);
     });
   });
 }

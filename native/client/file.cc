@@ -1,6 +1,7 @@
 #include "client/file.h"
 
 #include <fcntl.h>
+#include <time.h>
 
 #include <algorithm>
 #include <cstring>
@@ -26,6 +27,12 @@ uint64_t load_u64(const std::string& bytes, size_t at) {
 }
 
 }  // namespace
+
+int64_t wall_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec * 1'000'000'000ll + now.tv_nsec;
+}
 
 OpenFile::OpenFile(uint64_t inode, std::shared_ptr<Placement> placement)
     : inode(inode), placement(std::move(placement)), dirty(this->placement->chunk_size()) {}
@@ -75,9 +82,17 @@ void OpenFile::adopt_token(const std::string& capability, int64_t now) {
   if (rights & auth::kWrite) tokens[static_cast<int>(Right::kWrite)] = token;
 }
 
-void OpenFile::note_write(uint64_t end, int64_t wall_ns) {
+void OpenFile::note_write(uint64_t offset, uint64_t length, int64_t wall_ns) {
+  uint64_t end = offset + length;
+  if (offset > size) made_holes = true;
   size = std::max(size, end);
   written_end = std::max(written_end, end);
+  unsettled_bytes += length;
+  mtime_ns = wall_ns;
+  ++write_generation;
+}
+
+void OpenFile::note_change(int64_t wall_ns) {
   mtime_ns = wall_ns;
   ++write_generation;
 }
@@ -94,7 +109,9 @@ void OpenFile::note_settled(uint64_t generation) {
   if (unsettled()) return;
   acked_end = 0;
   written_end = 0;
+  unsettled_bytes = 0;
   mtime_ns = 0;
+  made_holes = false;
 }
 
 // A run in flight now that was made before the truncate may be acknowledged after it; note_acked
@@ -134,6 +151,7 @@ bool Handle::readable() const { return (flags & O_ACCMODE) != O_WRONLY; }
 bool Handle::writable() const { return (flags & O_ACCMODE) != O_RDONLY; }
 bool Handle::appends() const { return (flags & O_APPEND) != 0; }
 bool Handle::direct() const { return (flags & O_DIRECT) != 0; }
+bool Handle::syncs() const { return (flags & (O_SYNC | O_DSYNC)) != 0; }
 bool Handle::through() const { return (flags & (O_DIRECT | O_SYNC | O_DSYNC)) != 0; }
 
 std::shared_ptr<OpenFile> FileTable::open(uint64_t inode,

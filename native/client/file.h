@@ -11,6 +11,7 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
 #include <string>
@@ -42,6 +43,24 @@ struct Token {
 
 enum class Right : uint8_t { kRead, kWrite };
 
+// As FILE_BYTES_MAX of fs3/limits.py.
+constexpr uint64_t kFileBytesMax = 1ull << 62;
+
+// Times of writes are those of the writer's clock, in ns since the epoch.
+int64_t wall_ns();
+
+// Bytes that were appended and have no place yet (append.h).
+struct PendingAppend {
+  Buffer data;
+  bool keep = false;      // the buffer is nobody else's
+  bool buffered = false;  // acknowledged before it is on its chains
+  bool more_follows = false;
+  int64_t since_ns = 0;
+  int64_t wall_ns = 0;
+  Lane* lane = nullptr;
+  Function<void(Result<Appended>)> done;  // null: acknowledged already
+};
+
 struct OpenFile : std::enable_shared_from_this<OpenFile> {
   OpenFile(uint64_t inode, std::shared_ptr<Placement> placement);
 
@@ -61,9 +80,16 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   // REQUIRES (all of these): mutex held.
   void adopt(const proto::meta::Attr& attr, int64_t now);
   void adopt_token(const std::string& capability, int64_t now);
-  bool unsettled() const { return !dirty.empty() || write_generation != settled_generation; }
-  void note_write(uint64_t end, int64_t wall_ns);
+  bool unsettled() const {
+    return !dirty.empty() || write_generation != settled_generation || append_bytes > 0;
+  }
+  // The end of the file as it is seen here: appends without a place lie behind everything else.
+  uint64_t size_seen() const { return size + append_bytes; }
+  bool appending() const { return appends_placed < appends_made; }
+  void note_write(uint64_t offset, uint64_t length, int64_t wall_ns);
   void note_acked(uint64_t end);
+  // Content changed by something else than bytes written here.
+  void note_change(int64_t wall_ns);
   // Settling reached the service: nothing up to this generation needs to be told again.
   void note_settled(uint64_t generation);
   // `version` is the inode's from then on: what was told of it before counts no more.
@@ -85,6 +111,23 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   uint64_t acked_end = 0;         // one past the highest byte a chain acknowledged since then
   uint64_t write_generation = 0;  // grows with each accepted write
   uint64_t settled_generation = 0;
+  uint64_t unsettled_bytes = 0;  // accepted since the last settling that left nothing
+  // Since the last settling, holes were made, or may have been left: the service has to ask storage
+  // how much there is.
+  bool made_holes = false;
+  // Appends without a place, oldest first; append_bytes counts those on their way to one as well.
+  std::deque<PendingAppend> appends;
+  uint64_t append_bytes = 0;
+  uint64_t appends_made = 0;
+  uint64_t appends_placed = 0;  // or failed
+  bool placing = false;         // a reservation is on its way
+  bool place_timer_armed = false;
+  struct PlaceWaiter {
+    uint64_t appends = 0;  // so many are placed
+    Lane* lane = nullptr;
+    Function<void()> done;
+  };
+  std::vector<PlaceWaiter> place_waiters;
   bool timer_armed = false;
   DirtyChunks dirty;
   uint64_t counted_dirty = 0;  // this file's share of Counters::dirty_bytes
@@ -131,6 +174,8 @@ struct Handle {
   bool appends() const;
   // Every write waits for its chains (O_DIRECT, O_SYNC, O_DSYNC).
   bool through() const;
+  // Every write is durable when it is answered (O_SYNC, O_DSYNC).
+  bool syncs() const;
   // Reads come from the chains alone (O_DIRECT).
   bool direct() const;
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "base/check.h"
+#include "client/append.h"
 #include "client/core.h"
 #include "client/meta.h"
 #include "client/writer.h"
@@ -40,32 +41,20 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
   // On the caller's thread.
   void start() {
     std::unique_lock lock(file_.mutex);
-    bool beyond = offset_ + length_ > file_.size;
-    bool stale = now_ns() - file_.size_checked_ns > kSizeFreshNs;
-    if (beyond && stale) {
-      lock.unlock();
-      return ask_size();
-    }
-    plan(lock);
+    if (offset_ + length_ <= file_.size) return plan(lock);
+    lock.unlock();
+    place_appends(core_, handle_->file, PlaceWhen::kWhole,
+                  [self = shared_from_this()] { self->beyond(); });
   }
 
  private:
-  void ask_size() {
-    proto::meta::GetAttrRequest request;
-    request.set_inode(file_.inode);
-    lane_.run([self = shared_from_this(), body = request.SerializeAsString()] {
-      send_own_meta_call(self->core_, self->lane_, proto::meta::GETATTR, body,
-                         [self](Result<std::string> reply) { self->heard_size(std::move(reply)); });
+  // Reads behind the end that was known.
+  void beyond() {
+    fresh_size(core_, handle_->file, [self = shared_from_this()](Result<uint64_t> size) {
+      if (!size.ok()) return self->finish(size.status());
+      std::unique_lock again(self->file_.mutex);
+      self->plan(again);
     });
-  }
-
-  void heard_size(Result<std::string> reply) {
-    proto::meta::AttrReply parsed;
-    if (!reply.ok() && reply.status().code() != ENOENT) return finish(reply.status());
-    std::unique_lock lock(file_.mutex);
-    // ENOENT: unlinked while open; nobody else can make it grow.
-    if (reply.ok() && parsed.ParseFromString(*reply)) file_.adopt(parsed.attr(), now_ns());
-    plan(lock);
   }
 
   // Takes what is dirty here, under the file's lock, and asks the chains for the gaps. Bytes that
@@ -183,6 +172,34 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
 };
 
 }  // namespace
+
+void fresh_size(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
+                Function<void(Result<uint64_t>)> done) {
+  uint64_t size;
+  bool fresh;
+  {
+    std::lock_guard lock(file->mutex);
+    size = file->size;
+    fresh = now_ns() - file->size_checked_ns <= kSizeFreshNs;
+  }
+  if (fresh) return done(size);
+  proto::meta::GetAttrRequest request;
+  request.set_inode(file->inode);
+  auto heard = [file, done = std::move(done)](Result<std::string> reply) mutable {
+    // ENOENT: unlinked while open; nobody else can make it grow.
+    if (!reply.ok() && reply.status().code() != ENOENT) return done(reply.status());
+    proto::meta::AttrReply parsed;
+    uint64_t size;
+    {
+      std::lock_guard lock(file->mutex);
+      if (reply.ok() && parsed.ParseFromString(*reply)) file->adopt(parsed.attr(), now_ns());
+      size = file->size;
+    }
+    done(size);
+  };
+  send_own_meta_call(core, core->lane(), proto::meta::GETATTR, request.SerializeAsString(),
+                     std::move(heard));
+}
 
 void read_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, std::byte* into,
                size_t length, Function<void(Result<size_t>)> done) {

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <mutex>
 #include <utility>
 #include <vector>
 
+#include "client/append.h"
 #include "client/core.h"
 #include "client/meta.h"
 #include "client/writer.h"
@@ -20,6 +22,7 @@ constexpr int64_t kKeepaliveNs = 3'000'000'000;
 constexpr int64_t kKeepaliveMinNs = 500'000'000;
 constexpr int64_t kKeepaliveMaxNs = 30'000'000'000;
 constexpr size_t kKeepaliveInodesMax = 65'536;
+constexpr uint64_t kRootInode = 1;
 
 // What SYNC and CLOSE tell the service about the writes of this client.
 struct Settlement {
@@ -28,12 +31,14 @@ struct Settlement {
   uint64_t written_end = 0;
   bool wrote = false;
   int64_t mtime_ns = 0;
+  bool measure = false;
 };
 
 // Under any open session: a file may be written through one handle and synced through another that
 // only reads. REQUIRES: the file's mutex held.
 Settlement settlement(const OpenFile& file, uint64_t generation) {
-  Settlement told{{}, generation, file.acked_end, file.unsettled(), file.mtime_ns};
+  Settlement told{{}, generation, file.acked_end, file.unsettled(), file.mtime_ns,
+                  file.made_holes};
   for (const Handle* handle : file.handles) {
     if (told.session.empty() && !handle->closed) told.session = handle->session;
   }
@@ -47,6 +52,7 @@ std::string encode(const OpenFile& file, const Settlement& told, bool durable) {
   request.set_session(told.session);
   request.set_written_end(told.wrote ? told.written_end : 0);
   request.set_wrote(told.wrote);
+  request.set_measure(told.wrote && told.measure);
   if (told.wrote && told.mtime_ns != 0) request.set_mtime_ns(told.mtime_ns);
   if constexpr (requires { request.set_durable(durable); }) request.set_durable(durable);
   return request.SerializeAsString();
@@ -271,30 +277,10 @@ class Keepalive : public std::enable_shared_from_this<Keepalive> {
   int64_t period_ns_ = kKeepaliveNs;
 };
 
-}  // namespace
-
-void fsync_file(std::shared_ptr<Core> core, FileHandle handle, bool durable,
-                Function<void(Status)> done) {
+// What is left of a close when all its bytes have their places.
+void close_placed(const std::shared_ptr<Core>& core, const FileHandle& handle,
+                  Function<void(Status)> done) {
   uint64_t generation = write_generation(*handle->file);
-  flush_file(core, handle,
-             [core, handle, durable, generation, done = std::move(done)](Status flushed) mutable {
-               settle(
-                   core, handle, proto::meta::SYNC, generation, durable,
-                   [flushed = std::move(flushed), done = std::move(done)](Status status) mutable {
-                     done(flushed.ok() ? std::move(status) : std::move(flushed));
-                   });
-             });
-}
-
-void close_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done) {
-  uint64_t generation = 0;
-  bool again;
-  {
-    std::lock_guard lock(handle->file->mutex);
-    again = std::exchange(handle->closed, true);
-    generation = handle->file->write_generation;
-  }
-  if (again) return done(Status(EBADF, "client/close", "the handle is closed already"));
   auto ended = [core, handle, generation, done = std::move(done)](Status flushed) mutable {
     settle(core, handle, proto::meta::CLOSE, generation, false,
            [handle, flushed = std::move(flushed), done = std::move(done)](Status status) mutable {
@@ -309,14 +295,78 @@ void close_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Sta
   flush_file(core, handle, std::move(ended));
 }
 
+}  // namespace
+
+void fsync_file(std::shared_ptr<Core> core, FileHandle handle, bool durable,
+                Function<void(Status)> done) {
+  auto placed = [core, handle, durable, done = std::move(done)]() mutable {
+    uint64_t generation = write_generation(*handle->file);
+    auto told = [core, handle, durable, generation,
+                 done = std::move(done)](Status flushed) mutable {
+      settle(core, handle, proto::meta::SYNC, generation, durable,
+             [flushed = std::move(flushed), done = std::move(done)](Status status) mutable {
+               done(flushed.ok() ? std::move(status) : std::move(flushed));
+             });
+    };
+    flush_file(core, handle, std::move(told));
+  };
+  place_appends(core, handle->file, PlaceWhen::kNow, std::move(placed));
+}
+
+void close_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done) {
+  bool again;
+  {
+    std::lock_guard lock(handle->file->mutex);
+    again = std::exchange(handle->closed, true);
+  }
+  if (again) return done(Status(EBADF, "client/close", "the handle is closed already"));
+  auto placed = [core, handle, done = std::move(done)]() mutable {
+    close_placed(core, handle, std::move(done));
+  };
+  if (!handle->writable()) return placed();
+  place_appends(core, handle->file, PlaceWhen::kNow, std::move(placed));
+}
+
 void settle_file(std::shared_ptr<Core> core, std::shared_ptr<OpenFile> file,
                  Function<void(Status)> done) {
-  uint64_t generation = write_generation(*file);
-  auto flushed = [core, file, generation, done = std::move(done)](Status status) mutable {
-    if (!status.ok() && !refused_for_good(status)) return done(std::move(status));
-    settle_rest(core, file, generation, std::move(done));
+  place_appends(core, file, PlaceWhen::kNow, [core, file, done = std::move(done)]() mutable {
+    uint64_t generation = write_generation(*file);
+    auto flushed = [core, file, generation, done = std::move(done)](Status status) mutable {
+      if (!status.ok() && !refused_for_good(status)) return done(std::move(status));
+      settle_rest(core, file, generation, std::move(done));
+    };
+    flush_all(core, file, std::move(flushed));
+  });
+}
+
+void sync_all(std::shared_ptr<Core> core, Function<void(Status)> done) {
+  struct Join {
+    std::mutex mutex;
+    size_t open = 0;  // guarded by mutex, like the error
+    Status error;
+    Function<void(Status)> done;
   };
-  flush_all(core, file, std::move(flushed));
+  auto join = std::make_shared<Join>();
+  join->done = std::move(done);
+  auto ended = [core, join](Status status) {
+    {
+      std::lock_guard lock(join->mutex);
+      if (!status.ok() && join->error.ok()) join->error = std::move(status);
+      if (--join->open > 0) return;
+    }
+    // One durable settlement, of whichever inode: the service flushes its whole log.
+    proto::meta::SyncRequest request;
+    request.set_inode(kRootInode);
+    request.set_durable(true);
+    send_own_meta_call(core, core->lane(), proto::meta::SYNC, request.SerializeAsString(),
+                       [join](const Result<std::string>& reply) {
+                         join->done(join->error.ok() ? reply.status() : join->error);
+                       });
+  };
+  auto files = core->files.all();
+  join->open = files.size() + 1;
+  for (auto& file : files) settle_file(core, std::move(file), ended);
+  ended(Status());
 }
 
 void renew_capability(const std::shared_ptr<Core>& core, Lane& lane, std::shared_ptr<OpenFile> file,

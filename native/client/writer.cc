@@ -1,14 +1,14 @@
 #include "client/writer.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
 #include "base/crc32c.h"
+#include "client/append.h"
 #include "client/core.h"
 #include "storage.pb.h"
 
@@ -25,14 +25,8 @@ constexpr size_t kKeepBytesMin = 64u << 10;
 constexpr size_t kExtentsMax = 1024;
 // All files together. Above it every write waits until its own file is clean.
 constexpr uint64_t kDirtyFilesMax = 16;
-constexpr uint64_t kFileBytesMax = 1ull << 62;
 constexpr int kFreshIdentitiesMax = 3;
-
-int64_t wall_ns() {
-  timespec now{};
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  return now.tv_sec * 1'000'000'000ll + now.tv_nsec;
-}
+constexpr size_t kZeroBytes = 1u << 20;
 
 struct Callback {
   Lane* lane;
@@ -41,6 +35,29 @@ struct Callback {
 
 void run_all(std::vector<Callback> callbacks) {
   for (auto& [lane, call] : callbacks) lane->run(std::move(call));
+}
+
+// Those whose wait is over. REQUIRES: mutex held.
+std::vector<Callback> take_due(OpenFile& file) {
+  std::vector<Callback> callbacks;
+  std::erase_if(file.waiters, [&](OpenFile::Waiter& waiter) {
+    bool all = waiter.last_chunk == UINT64_MAX;
+    bool settled =
+        all ? file.dirty.settled(waiter.epoch)
+            : file.dirty.settled(waiter.epoch, waiter.first_chunk, waiter.last_chunk);
+    if (!settled) return false;
+    callbacks.push_back({waiter.lane, [done = std::move(waiter.done),
+                                       status = std::move(waiter.status)]() mutable {
+                           done(std::move(status));
+                         }});
+    return true;
+  });
+  std::erase_if(file.room_waiters, [&](OpenFile::RoomWaiter& waiter) {
+    if (file.dirty.bytes() > waiter.bytes_max) return false;
+    callbacks.push_back({waiter.lane, std::move(waiter.done)});
+    return true;
+  });
+  return callbacks;
 }
 
 // One run until its outcome is known. Lane thread only.
@@ -103,7 +120,6 @@ class RunOp : public std::enable_shared_from_this<RunOp> {
       identity_ = core_->identities.next(identity_.channel);
       return send();
     }
-    std::vector<Callback> callbacks;
     if (status.ok() || refused_for_good(status)) {
       core_->identities.release(identity_.channel);
     } else {
@@ -112,15 +128,11 @@ class RunOp : public std::enable_shared_from_this<RunOp> {
     {
       std::lock_guard lock(file_->mutex);
       record(status);
-      file_->dirty.finish(run_.chunk);
-      count_dirty(*core_, *file_);
-      callbacks = due();
     }
-    pump(core_, lane_, file_);
-    run_all(std::move(callbacks));
+    chunk_finished(core_, lane_, file_, run_.chunk);
   }
 
-  // REQUIRES: mutex held (this and the next).
+  // REQUIRES: mutex held.
   void record(const Status& status) {
     if (status.ok()) {
       core_->counters.write_bytes.fetch_add(run_.length, std::memory_order_relaxed);
@@ -128,33 +140,12 @@ class RunOp : public std::enable_shared_from_this<RunOp> {
       file_->note_acked(chunk_begin + run_.offset + run_.length);
       return;
     }
+    file_->made_holes = true;
     if (run_.buffered) file_->fail(status);
     for (auto& waiter : file_->waiters) {
       bool touches = waiter.first_chunk <= run_.chunk && run_.chunk <= waiter.last_chunk;
       if (waiter.through && touches && waiter.status.ok()) waiter.status = status;
     }
-  }
-
-  std::vector<Callback> due() {
-    std::vector<Callback> callbacks;
-    std::erase_if(file_->waiters, [&](OpenFile::Waiter& waiter) {
-      bool all = waiter.last_chunk == UINT64_MAX;
-      bool settled =
-          all ? file_->dirty.settled(waiter.epoch)
-              : file_->dirty.settled(waiter.epoch, waiter.first_chunk, waiter.last_chunk);
-      if (!settled) return false;
-      callbacks.push_back({waiter.lane, [done = std::move(waiter.done),
-                                         status = std::move(waiter.status)]() mutable {
-                             done(std::move(status));
-                           }});
-      return true;
-    });
-    std::erase_if(file_->room_waiters, [&](OpenFile::RoomWaiter& waiter) {
-      if (file_->dirty.bytes() > waiter.bytes_max) return false;
-      callbacks.push_back({waiter.lane, std::move(waiter.done)});
-      return true;
-    });
-    return callbacks;
   }
 
   const std::shared_ptr<Core> core_;
@@ -166,14 +157,21 @@ class RunOp : public std::enable_shared_from_this<RunOp> {
   int fresh_identities_ = 0;
 };
 
-// REQUIRES: mutex held.
-Status check_write(const Handle& handle, uint64_t offset, size_t length) {
+}  // namespace
+
+Status may_write(Handle& handle, uint64_t offset, size_t length) {
   if (handle.closed) return Status(EBADF, "client/write", "the handle is closed");
   if (!handle.writable()) return Status(EBADF, "client/write", "not open for writing");
   if (offset > kFileBytesMax || length > kFileBytesMax - offset) {
     return Status(EFBIG, "client/write", "offset + length is beyond 2^62 bytes");
   }
+  if (std::exchange(handle.refuse_next, false) && !handle.error.ok()) return handle.error;
   return Status();
+}
+
+bool dirty_everywhere(const Core& core) {
+  uint64_t all_max = kDirtyFilesMax * std::max<uint64_t>(core.options.write_back_bytes, 1u << 20);
+  return core.counters.dirty_bytes.load(std::memory_order_relaxed) > all_max;
 }
 
 void arm_timer(const std::shared_ptr<Core>& core, Lane& lane,
@@ -183,14 +181,18 @@ void arm_timer(const std::shared_ptr<Core>& core, Lane& lane,
       {
         std::lock_guard lock(file->mutex);
         file->timer_armed = false;
-        (void)file->dirty.want_all();
       }
-      pump(core, lane, file);
+      place_appends(core, file, PlaceWhen::kWhole, [core, &lane, file] {
+        {
+          std::lock_guard lock(file->mutex);
+          (void)file->dirty.want_all();
+        }
+        pump(core, lane, file);
+      });
     });
   });
 }
 
-// Waits for the chains. `done` gets the first error of the chunks it touched.
 void wait_through(OpenFile& file, Lane& lane, uint64_t offset, size_t length,
                   Function<void(Result<size_t>)> done) {
   uint64_t first = offset / file.placement->chunk_size();
@@ -203,14 +205,12 @@ void wait_through(OpenFile& file, Lane& lane, uint64_t offset, size_t length,
                           }});
 }
 
-}  // namespace
-
 bool refused_for_good(const Status& status) { return status.code() == ENOSPC; }
 
 void count_dirty(Core& core, OpenFile& file) {
-  core.counters.dirty_bytes.fetch_add(file.dirty.bytes() - file.counted_dirty,
-                                      std::memory_order_relaxed);
-  file.counted_dirty = file.dirty.bytes();
+  uint64_t dirty = file.dirty.bytes() + file.append_bytes;
+  core.counters.dirty_bytes.fetch_add(dirty - file.counted_dirty, std::memory_order_relaxed);
+  file.counted_dirty = dirty;
 }
 
 void pump(const std::shared_ptr<Core>& core, Lane& lane, const std::shared_ptr<OpenFile>& file) {
@@ -225,8 +225,63 @@ void pump(const std::shared_ptr<Core>& core, Lane& lane, const std::shared_ptr<O
   }
 }
 
-void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, Buffer data,
-                WriteAt at, Function<void(Result<size_t>)> done) {
+void chunk_finished(const std::shared_ptr<Core>& core, Lane& lane,
+                    const std::shared_ptr<OpenFile>& file, uint64_t chunk) {
+  std::vector<Callback> callbacks;
+  {
+    std::lock_guard lock(file->mutex);
+    file->dirty.finish(chunk);
+    count_dirty(*core, *file);
+    callbacks = take_due(*file);
+  }
+  pump(core, lane, file);
+  run_all(std::move(callbacks));
+}
+
+void write_zeros(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
+                 uint64_t offset, uint64_t length, Function<void(Status)> done) {
+  static const Buffer* zeros = [] {  // outlives every client
+    auto* made = new Buffer(Buffer::allocate(kZeroBytes));
+    std::memset(made->data(), 0, made->size());
+    return made;
+  }();
+  FS3_CHECK(length > 0);
+  Lane& lane = core->lane();
+  {
+    std::lock_guard lock(file->mutex);
+    for (uint64_t at = 0; at < length; at += kZeroBytes) {
+      size_t piece = std::min<uint64_t>(length - at, kZeroBytes);
+      file->dirty.add(offset + at, zeros->slice(0, piece), true, false);
+    }
+    file->note_write(offset, length, wall_ns());
+    count_dirty(*core, *file);
+    wait_through(*file, lane, offset, length, [done = std::move(done)](Result<size_t> result) mutable {
+      done(result.status());
+    });
+  }
+  pump(core, lane, file);
+}
+
+void wait_for_chunk(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
+                    uint64_t chunk, Function<void()> done) {
+  Lane& lane = core->lane();
+  {
+    std::unique_lock lock(file->mutex);
+    uint64_t epoch = file->dirty.want(chunk, chunk);
+    if (!file->dirty.settled(epoch, chunk, chunk)) {
+      file->waiters.push_back({epoch, chunk, chunk, false, Status(), &lane,
+                               [done = std::move(done)](Status) mutable { done(); }});
+      done = nullptr;
+    }
+  }
+  pump(core, lane, file);
+  if (done) done();
+}
+
+namespace {
+
+void write_placed(const std::shared_ptr<Core>& core, const FileHandle& handle, uint64_t offset,
+                  const Buffer& data, Function<void(Result<size_t>)> done) {
   const auto& file = handle->file;
   Lane& lane = core->lane();
   size_t length = data.size();
@@ -236,21 +291,14 @@ void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, 
   bool answered = false, arm = false;
   {
     std::unique_lock lock(file->mutex);
-    if (handle->appends() && at == WriteAt::kAsOpened) offset = std::max(offset, file->size);
-    if (Status status = check_write(*handle, offset, length); !status.ok()) {
-      lock.unlock();
-      return done(std::move(status));
-    }
-    if (std::exchange(handle->refuse_next, false) && !handle->error.ok()) {
-      Status status = handle->error;
+    if (Status status = may_write(*handle, offset, length); !status.ok()) {
       lock.unlock();
       return done(std::move(status));
     }
     file->dirty.add(offset, data, length >= kKeepBytesMin, !through);
-    file->note_write(offset + length, wall_ns());
+    file->note_write(offset, length, wall_ns());
     count_dirty(*core, *file);
-    uint64_t all_max = kDirtyFilesMax * std::max<uint64_t>(file_max, 1u << 20);
-    bool too_many = core->counters.dirty_bytes.load(std::memory_order_relaxed) > all_max;
+    bool too_many = dirty_everywhere(*core);
     bool full = file->dirty.bytes() > file_max || file->dirty.extents() > kExtentsMax || too_many;
     if (through) {
       wait_through(*file, lane, offset, length, std::move(done));
@@ -269,7 +317,8 @@ void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, 
   if (answered) done(length);
 }
 
-void flush_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done) {
+void flush_placed(const std::shared_ptr<Core>& core, const FileHandle& handle,
+                  Function<void(Status)> done) {
   const auto& file = handle->file;
   Lane& lane = core->lane();
   auto report = [handle, done = std::move(done)](Status) mutable {
@@ -292,8 +341,8 @@ void flush_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Sta
   pump(core, lane, file);
 }
 
-void flush_all(std::shared_ptr<Core> core, std::shared_ptr<OpenFile> file,
-               Function<void(Status)> done) {
+void flush_all_placed(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
+                      Function<void(Status)> done) {
   Lane& lane = core->lane();
   {
     std::unique_lock lock(file->mutex);
@@ -305,6 +354,37 @@ void flush_all(std::shared_ptr<Core> core, std::shared_ptr<OpenFile> file,
     file->waiters.push_back({epoch, 0, UINT64_MAX, true, Status(), &lane, std::move(done)});
   }
   pump(core, lane, file);
+}
+
+}  // namespace
+
+// What was appended before, at whichever handle, comes first.
+void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, Buffer data,
+                Function<void(Result<size_t>)> done) {
+  bool appending;
+  {
+    std::lock_guard lock(handle->file->mutex);
+    appending = handle->file->appending();
+  }
+  if (!appending) return write_placed(core, handle, offset, data, std::move(done));
+  place_appends(core, handle->file, PlaceWhen::kNow,
+                [core, handle, offset, data = std::move(data), done = std::move(done)]() mutable {
+                  write_placed(core, handle, offset, data, std::move(done));
+                });
+}
+
+void flush_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done) {
+  place_appends(core, handle->file, PlaceWhen::kNow,
+                [core, handle, done = std::move(done)]() mutable {
+                  flush_placed(core, handle, std::move(done));
+                });
+}
+
+void flush_all(std::shared_ptr<Core> core, std::shared_ptr<OpenFile> file,
+               Function<void(Status)> done) {
+  place_appends(core, file, PlaceWhen::kNow, [core, file, done = std::move(done)]() mutable {
+    flush_all_placed(core, file, std::move(done));
+  });
 }
 
 }  // namespace fs3::client

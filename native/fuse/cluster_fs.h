@@ -3,7 +3,8 @@
 //   FUSE request ── ops_*.cc: unpack, one reply ──> client::Client ──> metadata service, chains
 //
 // One handler per operation, grouped by noun: ops_entry.cc (names), ops_attr.cc (attributes),
-// ops_file.cc (open, close, sync), ops_data.cc (read, write), ops_dir.cc (listings).
+// ops_file.cc (open, close, sync), ops_data.cc (read, write), ops_space.cc (holes, copies),
+// ops_dir.cc (listings).
 //
 // Caching rules (README.md has the reasons):
 //  1. Names and attributes are believed by the kernel as long as the lease of the reply says, and
@@ -83,6 +84,7 @@ class ClusterFs : public Filesystem {
   void flush(RequestPtr request);
   void fsync(RequestPtr request);
   void fsyncdir(RequestPtr request);
+  void syncfs(RequestPtr request);
   void release(RequestPtr request);
   bool make_handle(const pb::OpenReply& reply, const std::string& raw, uint32_t flags,
                    fuse_open_out* out);
@@ -90,6 +92,13 @@ class ClusterFs : public Filesystem {
   void read(RequestPtr request);
   void write(RequestPtr request);
   void do_write(RequestPtr request, FilePtr file);
+  void append(RequestPtr request, FilePtr file);
+  void written_out(RequestPtr request, const FilePtr& file, size_t length);
+  // ---- ops_space.cc
+  void fallocate(RequestPtr request);
+  void lseek(RequestPtr request);
+  void do_lseek(RequestPtr request, const FilePtr& file);
+  void copy_file_range(RequestPtr request);
   // ---- ops_dir.cc
   void opendir(RequestPtr request);
   void readdir(RequestPtr request);

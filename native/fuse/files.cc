@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
+
 namespace fs3::fuse {
 
 bool File::writable() const { return (flags & O_ACCMODE) != O_RDONLY; }
@@ -50,6 +52,15 @@ FilePtr FileTable::any_of(uint64_t inode) {
     if (file->writable()) return file;
   }
   return found->second.front();
+}
+
+bool FileTable::may_be_mapped(uint64_t inode) {
+  Shard& shard = shards_[inode % kShards];
+  std::lock_guard lock(shard.mutex);
+  auto found = shard.by_inode.find(inode);
+  if (found == shard.by_inode.end()) return false;
+  return std::any_of(found->second.begin(), found->second.end(),
+                     [](const FilePtr& file) { return (file->flags & O_ACCMODE) == O_RDWR; });
 }
 
 std::vector<FilePtr> FileTable::remove_all() {

@@ -37,6 +37,8 @@ class FileTable {
   FilePtr remove(uint64_t handle);
   // An open file of the inode, a writable one when there is any; null when it is not open here.
   FilePtr any_of(uint64_t inode);
+  // A handle of the inode reads and writes, as a shared mapping that is written needs.
+  bool may_be_mapped(uint64_t inode);
   std::vector<FilePtr> remove_all();
   size_t size() const { return count_.load(std::memory_order_relaxed); }
 

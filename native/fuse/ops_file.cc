@@ -66,7 +66,10 @@ bool ClusterFs::make_handle(const pb::OpenReply& reply, const std::string& raw, 
   }
   bool unchanged =
       nodes_.content_unchanged(attr.inode(), {attr.data_version(), attr.size(), attr.mtime_ns()});
-  bool direct = options_.direct_io || (flags & O_DIRECT);
+  // An append does not go where the kernel believes the end to be when another mount appends as
+  // well, so the kernel must not keep its bytes as pages (ops_data.cc).
+  bool appends = (flags & O_APPEND) && file->writable();
+  bool direct = options_.direct_io || (flags & O_DIRECT) || appends;
   if (direct) {
     out->open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
   } else if (unchanged) {
@@ -155,6 +158,15 @@ void ClusterFs::fsyncdir(RequestPtr request) {
   body.set_durable(true);
   call(std::move(request), pb::SYNC, body.SerializeAsString(), 0,
        [](RequestPtr request, const std::string&) { reply_error(std::move(request), 0); });
+}
+
+// Of a mount without a block device the kernel keeps syncfs(2) to itself, but for virtiofs; what it
+// does of it is to send dirty pages, which come as WRITE.
+void ClusterFs::syncfs(RequestPtr request) {
+  client_->sync_all([this, request = std::move(request)](Status status) mutable {
+    if (!status.ok()) return reply_status(std::move(request), status);
+    reply_error(std::move(request), 0);
+  });
 }
 
 // Nobody waits for this answer; what could go wrong was told by flush.

@@ -147,6 +147,16 @@ class FakeCluster {
     late_size_ = size;
     late_version_ = version;
   }
+  // What somebody else appends: bytes that get their place now.
+  uint64_t reserve(uint64_t length) {
+    std::lock_guard lock(mutex_);
+    return reserve_locked(0, length);
+  }
+  // Settlements that asked for a measure.
+  size_t measures() {
+    std::lock_guard lock(mutex_);
+    return measures_;
+  }
   // As after a long silence of the client.
   void end_session(std::string session) {
     std::lock_guard lock(mutex_);
@@ -175,6 +185,10 @@ class FakeCluster {
     std::lock_guard lock(mutex_);
     chunks_[index].bytes = std::move(bytes);
   }
+  size_t queries() {
+    std::lock_guard lock(mutex_);
+    return queries_;
+  }
   size_t chunk_count() {
     std::lock_guard lock(mutex_);
     return chunks_.size();
@@ -199,11 +213,16 @@ class FakeCluster {
   }
 
  private:
+  uint64_t reserve_locked(uint64_t at_least, uint64_t length) {
+    uint64_t offset = std::max({size_, append_end_, at_least});
+    append_end_ = offset + length;
+    return offset;
+  }
   pm::OpenReply open_reply_locked(uint64_t life_ms) {
     pm::OpenReply reply;
     fill_attr(reply.mutable_attr());
     std::string token(auth::kCapabilitySize, '\0');
-    token[1] = auth::kRead | auth::kWrite;
+    token[1] = auth::kRead | auth::kWrite | auth::kTruncate;
     uint64_t expiry = life_ms;
     std::memcpy(token.data() + 40, &expiry, sizeof expiry);
     reply.set_capability(token);
@@ -300,6 +319,25 @@ class FakeCluster {
       *reply = answer.SerializeAsString();
       return Status();
     }
+    if (method == pm::APPEND) {
+      pm::AppendRequest request;
+      pm::AppendReply answer;
+      EXPECT_TRUE(request.ParseFromString(body));
+      EXPECT_EQ(request.session().size(), 16u);
+      answer.set_offset(reserve_locked(request.at_least(), request.length()));
+      *reply = answer.SerializeAsString();
+      return Status();
+    }
+    if (method == pm::ALLOCATE) {
+      pm::AllocateRequest request;
+      pm::AttrReply answer;
+      EXPECT_TRUE(request.ParseFromString(body));
+      if (!request.keep_size()) size_ = std::max(size_, request.offset() + request.length());
+      ++version_;
+      fill_attr(answer.mutable_attr());
+      *reply = answer.SerializeAsString();
+      return Status();
+    }
     if (method == pm::OPEN) {
       pm::OpenReply answer = open_reply_locked(600'000);
       answer.set_session(std::string(16, 'n'));
@@ -320,6 +358,7 @@ class FakeCluster {
     EXPECT_TRUE(request.ParseFromString(body));
     EXPECT_TRUE(!request.wrote() || request.session().size() == 16u);
     durable_syncs_ += request.durable();
+    measures_ += request.measure();
     if (request.wrote()) {
       size_ = std::max(size_, request.written_end());
       ++version_;
@@ -380,6 +419,10 @@ class FakeCluster {
         break;
       case ps::QUERY_LAST:
         status = do_query_last(*call, &body);
+        break;
+      case ps::QUERY_CHUNKS:
+        ++queries_;
+        status = do_query_chunks(*call, &body);
         break;
       default:
         status = Status(kUnknownMethod, "storage", "?");
@@ -486,6 +529,28 @@ class FakeCluster {
       reply.set_index(index);
       reply.set_length(static_cast<uint32_t>(chunk.bytes.size()));
       reply.set_chunks(reply.chunks() + 1);
+      reply.set_bytes(reply.bytes() + chunk.bytes.size());
+    }
+    *body = reply.SerializeAsString();
+    return Status();
+  }
+  // One chunk is one run here, so answers are cut where they need not be.
+  Status do_query_chunks(net::ServerCall& call, std::string* body) {
+    ps::QueryChunksRequest request;
+    EXPECT_TRUE(request.ParseFromArray(call.body().data(), static_cast<int>(call.body().size())));
+    EXPECT_EQ(request.chunk_size(), kChunk);
+    ps::QueryChunksReply reply;
+    reply.set_through(UINT64_MAX);
+    for (auto at = chunks_.lower_bound(request.first()); at != chunks_.end(); ++at) {
+      if ((at->first - request.first()) % request.step() != 0 || at->second.bytes.empty()) continue;
+      if (reply.runs_size() == static_cast<int>(std::min(request.limit(), runs_max_))) {
+        reply.set_through(at->first);
+        break;
+      }
+      auto* run = reply.add_runs();
+      run->set_index(at->first);
+      run->set_count(1);
+      run->set_last_length(static_cast<uint32_t>(at->second.bytes.size()));
     }
     *body = reply.SerializeAsString();
     return Status();
@@ -517,6 +582,9 @@ class FakeCluster {
   uint64_t size_ = 0, version_ = 1;
   uint64_t late_size_ = 0, late_version_ = 0;  // 0: GETATTR tells the truth
   size_t durable_syncs_ = 0;
+  size_t measures_ = 0, queries_ = 0;
+  uint32_t runs_max_ = 3;
+  uint64_t append_end_ = 0;
   std::string ended_session_ = "none";
   std::vector<net::ServerCallPtr> swallowed_;
 };

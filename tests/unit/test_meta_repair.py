@@ -35,6 +35,7 @@ FOR_A_PERSON = {
     "idempotency record",
     "gc record",
     "intent record",
+    "appends record",
     "allocator record",
     "no root",
     "root below",

@@ -14,6 +14,8 @@ from fs3._proto import meta_pb2 as pb
 from fs3.kv.api import Transaction
 from fs3.meta.context import Context
 from fs3.meta.ops.access import access
+from fs3.meta.ops.allocate import allocate
+from fs3.meta.ops.append import append
 from fs3.meta.ops.close import close
 from fs3.meta.ops.create import create
 from fs3.meta.ops.getattr import getattr_
@@ -92,5 +94,7 @@ VERBS: dict[int, Verb] = {
         ),
         Verb(pb.RESOLVE, "resolve", pb.ResolveRequest, pb.ResolveReply, resolve, _never),
         Verb(pb.ACCESS, "access", pb.AccessRequest, pb.AttrReply, access, _never),
+        Verb(pb.APPEND, "append", pb.AppendRequest, pb.AppendReply, append, _always),
+        Verb(pb.ALLOCATE, "allocate", pb.AllocateRequest, pb.AttrReply, allocate, _always),
     )
 }

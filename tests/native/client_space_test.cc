@@ -1,0 +1,308 @@
+// Appends, holes, space and copies of the native client.
+#include <fcntl.h>
+#include <linux/falloc.h>
+
+#include <cerrno>
+#include <map>
+
+#include "client/holes.h"
+#include "client_user.h"
+
+namespace fs3::client {
+namespace {
+
+constexpr uint32_t kPunch = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+constexpr uint32_t kZero = FALLOC_FL_ZERO_RANGE;
+
+// ---- appends
+
+TEST_F(ClientTest, AppendsAreReservedInBatches) {
+  auto file = user.open(cluster, O_WRONLY | O_APPEND);
+  std::string all;
+  for (int i = 0; i < 200; ++i) {
+    std::string line = "line " + std::to_string(i) + "\n";
+    ASSERT_EQ(user.append(file, line)->length, line.size());
+    all += line;
+  }
+  ASSERT_TRUE(user.close(file).ok());
+  EXPECT_TRUE(cluster.chunk(0) == all);
+  EXPECT_EQ(cluster.settled_size(), all.size());
+  // The timer may have sent some before.
+  EXPECT_LT(cluster.meta_calls(pm::APPEND), 100u);
+  EXPECT_EQ(cluster.measures(), 0u);  // no hole was left
+}
+
+TEST_F(ClientTest, AppendsComeBehindWhatOthersHaveReserved) {
+  cluster.set_size(10);
+  cluster.put_chunk(0, "0123456789");
+  auto file = user.open(cluster, O_RDWR | O_APPEND);
+  EXPECT_EQ(cluster.reserve(5), 10u);
+  EXPECT_EQ(user.append(file, "mine", AppendMode::kPlaced)->offset, 15u);
+  ASSERT_TRUE(user.append(file, "!").ok());
+  uint64_t size;
+  int64_t mtime;
+  ASSERT_TRUE(user.client->local_size(42, cluster.version(), &size, &mtime));
+  EXPECT_EQ(size, 20u);
+  EXPECT_EQ(cluster.reserve(3), 19u);
+  EXPECT_TRUE(*user.read(file, 0, 100) == "0123456789" + std::string(5, '\0') + "mine" +
+                                              std::string(3, '\0') + "!");
+  ASSERT_TRUE(user.close(file).ok());
+  EXPECT_EQ(cluster.settled_size(), 23u);
+}
+
+TEST_F(ClientTest, AWriteAtAnOffsetComesAfterTheAppendsBefore) {
+  auto file = user.open(cluster, O_RDWR | O_APPEND);
+  ASSERT_TRUE(user.append(file, "aaaa").ok());
+  ASSERT_TRUE(user.write(file, 2, "bb", WriteAt::kOffset).ok());
+  ASSERT_TRUE(user.append(file, "cc").ok());
+  EXPECT_TRUE(*user.read(file, 0, 100) == "aabbcc");
+  ASSERT_TRUE(user.write(file, 100, "far", WriteAt::kOffset).ok());
+  EXPECT_EQ(user.append(file, "end", AppendMode::kPlaced)->offset, 103u);
+}
+
+TEST_F(ClientTest, ThePiecesOfOneWriteStayTogether) {
+  auto file = user.open(cluster, O_WRONLY | O_APPEND);
+  ASSERT_TRUE(user.append(file, "first ", AppendMode::kMoreFollows).ok());
+  // What asks for the place of the first piece waits for the second one.
+  std::promise<Result<size_t>> read;
+  std::string into(100, '?');
+  auto reader = user.open(cluster, O_RDONLY);
+  user.client->read(reader, 0, reinterpret_cast<std::byte*>(into.data()), into.size(),
+                    [&](Result<size_t> got) { read.set_value(std::move(got)); });
+  ASSERT_TRUE(user.append(file, "second").ok());
+  EXPECT_EQ(*read.get_future().get(), 12u);
+  EXPECT_EQ(cluster.meta_calls(pm::APPEND), 1u);
+  ASSERT_TRUE(user.close(file).ok());
+  EXPECT_TRUE(cluster.chunk(0) == "first second");
+}
+
+TEST_F(ClientTest, APieceWhoseRestNeverComesIsPlacedAllTheSame) {
+  auto file = user.open(cluster, O_RDWR | O_APPEND);
+  ASSERT_TRUE(user.append(file, "alone", AppendMode::kMoreFollows).ok());
+  EXPECT_TRUE(*user.read(file, 0, 100) == "alone");
+}
+
+TEST_F(ClientTest, AnAppendWithoutAPlaceIsAnErrorOfItsHandle) {
+  auto file = user.open(cluster, O_WRONLY | O_APPEND);
+  ASSERT_TRUE(user.append(file, "lost").ok());
+  auto options = cluster.options();
+  cluster.stop_meta();
+  // The deadline of metadata calls is long; ending the client ends them.
+  std::promise<Status> flushed;
+  user.client->flush(file, [&](Status status) { flushed.set_value(std::move(status)); });
+  user.client->shutdown();
+  EXPECT_FALSE(flushed.get_future().get().ok());
+}
+
+TEST_F(ClientTest, ThroughAppendsWaitForTheirChains) {
+  auto file = user.open(cluster, O_WRONLY | O_APPEND | O_DSYNC);
+  ASSERT_EQ(user.append(file, "now")->offset, 0u);
+  EXPECT_TRUE(cluster.chunk(0) == "now");
+  EXPECT_EQ(cluster.settled_size(), 3u);
+  EXPECT_EQ(cluster.durable_syncs(), 1u);
+}
+
+TEST_F(ClientTest, SyncWritesAreDurableWithTheirLength) {
+  auto file = user.open(cluster, O_WRONLY | O_SYNC);
+  ASSERT_TRUE(user.write(file, 5, "now").ok());
+  EXPECT_EQ(cluster.settled_size(), 8u);
+  EXPECT_EQ(cluster.durable_syncs(), 1u);
+}
+
+// ---- holes
+
+// Every byte of a small file against a map of what exists: storage, dirty, both.
+TEST_F(ClientTest, SeekFindsEveryEdge) {
+  cluster.put_chunk(1, pattern(kChunk, 1));
+  cluster.put_chunk(2, pattern(100, 2));
+  cluster.put_chunk(4, pattern(kChunk, 3));
+  cluster.put_chunk(5, pattern(kChunk, 4));
+  cluster.put_chunk(6, pattern(kChunk, 5));
+  cluster.put_chunk(900, pattern(7, 6));
+  const uint64_t size = 1000ull * kChunk;
+  cluster.set_size(size);
+  auto file = user.open(cluster);
+  ASSERT_TRUE(user.write(file, 2 * kChunk + 100, "touches").ok());
+  ASSERT_TRUE(user.write(file, 3 * kChunk - 1, "b").ok());
+  ASSERT_TRUE(user.write(file, 8 * kChunk + 5, "dirty").ok());
+  std::map<uint64_t, uint64_t> data{{kChunk, 2 * kChunk + 107},
+                                    {3 * kChunk - 1, 3 * kChunk},
+                                    {4 * kChunk, 7 * kChunk},
+                                    {8 * kChunk + 5, 8 * kChunk + 10},
+                                    {900ull * kChunk, 900ull * kChunk + 7}};
+  uint64_t at = 0;
+  for (auto [begin, end] : data) {
+    EXPECT_EQ(*user.seek(file, at, SeekFor::kData), begin);
+    EXPECT_EQ(*user.seek(file, at, SeekFor::kHole), at);
+    EXPECT_EQ(*user.seek(file, begin, SeekFor::kData), begin);
+    EXPECT_EQ(*user.seek(file, begin, SeekFor::kHole), end);
+    EXPECT_EQ(*user.seek(file, end - 1, SeekFor::kHole), end);
+    at = end;
+  }
+  EXPECT_EQ(user.seek(file, at, SeekFor::kData).status().code(), uint32_t{ENXIO});
+  EXPECT_EQ(*user.seek(file, at, SeekFor::kHole), at);
+  EXPECT_EQ(user.seek(file, size, SeekFor::kHole).status().code(), uint32_t{ENXIO});
+  // Sent and settled, the answers are the same.
+  ASSERT_TRUE(user.fsync(file).ok());
+  EXPECT_EQ(*user.seek(file, 7 * kChunk, SeekFor::kData), 8 * kChunk);  // told by the chunk
+  EXPECT_EQ(*user.seek(file, kChunk, SeekFor::kHole), 2 * kChunk + 107);
+}
+
+TEST_F(ClientTest, TheEndOfTheFileIsAHole) {
+  auto file = user.open(cluster);
+  ASSERT_TRUE(user.write(file, 0, pattern(2 * kChunk + 10, 1)).ok());
+  EXPECT_EQ(*user.seek(file, 0, SeekFor::kHole), 2 * kChunk + 10);
+  EXPECT_EQ(*user.seek(file, 5, SeekFor::kData), 5u);
+}
+
+TEST(ChunkMapTest, RunsOfThreePositions) {
+  ChunkMap map(3, 100);
+  map.add({{0, 4, 100}, {15, 1, 7}}, UINT64_MAX);  // 0 3 6 9, 15
+  map.add({{1, 2, 50}}, 40);                       // 1 4
+  map.add({{2, 10, 100}}, UINT64_MAX);             // 2 5 .. 29
+  EXPECT_EQ(map.through(), 40u);
+  EXPECT_EQ(map.next(0)->index, 0u);
+  EXPECT_EQ(map.next(4)->length, 50u);
+  EXPECT_EQ(map.next(7)->index, 8u);
+  EXPECT_EQ(map.next(15)->length, 7u);
+  EXPECT_EQ(map.next(30), std::nullopt);
+  EXPECT_EQ(map.end_of_whole(0), 4u);
+  EXPECT_EQ(map.end_of_whole(2), 4u);
+  EXPECT_EQ(map.end_of_whole(5), 7u);
+  EXPECT_EQ(map.end_of_whole(7), 7u);
+}
+
+// ---- fallocate
+
+TEST_F(ClientTest, PunchedChunksAreGoneAndTheRestIsZero) {
+  auto file = user.open(cluster);
+  std::string bytes = pattern(6 * kChunk, 1);
+  ASSERT_TRUE(user.write(file, 0, bytes).ok());
+  ASSERT_TRUE(user.fallocate(file, kPunch, kChunk - 10, 3 * kChunk + 20).ok());
+  std::fill_n(bytes.begin() + kChunk - 10, 3 * kChunk + 20, '\0');
+  EXPECT_TRUE(*user.read(file, 0, bytes.size()) == bytes);
+  EXPECT_EQ(cluster.chunk_count(), 3u);
+  EXPECT_EQ(cluster.settled_size(), bytes.size());
+  EXPECT_EQ(cluster.measures(), 1u);
+  EXPECT_EQ(*user.seek(file, 0, SeekFor::kHole), kChunk);
+  // What is written into the hole afterwards is there.
+  ASSERT_TRUE(user.write(file, 2 * kChunk, "back").ok());
+  EXPECT_TRUE(*user.read(file, 2 * kChunk, 5) == std::string("back\0", 5));
+}
+
+TEST_F(ClientTest, PunchingBeyondTheEndChangesNoLength) {
+  auto file = user.open(cluster);
+  ASSERT_TRUE(user.write(file, 0, pattern(100, 1)).ok());
+  ASSERT_TRUE(user.fallocate(file, kPunch, 50, 10 * kChunk).ok());
+  ASSERT_TRUE(user.close(file).ok());
+  EXPECT_EQ(cluster.settled_size(), 100u);
+  EXPECT_TRUE(cluster.chunk(0) == pattern(100, 1).substr(0, 50) + std::string(50, '\0'));
+}
+
+TEST_F(ClientTest, ZeroRangeAndAllocationMakeTheFileLonger) {
+  auto file = user.open(cluster);
+  ASSERT_TRUE(user.write(file, 0, "0123456789").ok());
+  ASSERT_TRUE(user.fallocate(file, kZero | FALLOC_FL_KEEP_SIZE, 5, 100).ok());
+  EXPECT_TRUE(*user.read(file, 0, 1000) == "01234" + std::string(5, '\0'));
+  ASSERT_TRUE(user.fallocate(file, kZero, 2, 18).ok());
+  EXPECT_TRUE(*user.read(file, 0, 1000) == "01" + std::string(18, '\0'));
+  ASSERT_TRUE(user.fallocate(file, 0, 0, 30).ok());
+  EXPECT_EQ(user.read(file, 0, 1000)->size(), 30u);
+  ASSERT_TRUE(user.fallocate(file, FALLOC_FL_KEEP_SIZE, 0, 300).ok());
+  ASSERT_TRUE(user.close(file).ok());
+  EXPECT_EQ(cluster.settled_size(), 30u);
+}
+
+TEST_F(ClientTest, WhatFallocateRefuses) {
+  auto file = user.open(cluster);
+  auto code = [&](uint32_t mode, uint64_t offset, uint64_t length) {
+    return user.fallocate(file, mode, offset, length).code();
+  };
+  EXPECT_EQ(code(FALLOC_FL_COLLAPSE_RANGE, 0, kChunk), uint32_t{EOPNOTSUPP});
+  EXPECT_EQ(code(FALLOC_FL_INSERT_RANGE, 0, kChunk), uint32_t{EOPNOTSUPP});
+  EXPECT_EQ(code(FALLOC_FL_UNSHARE_RANGE, 0, kChunk), uint32_t{EOPNOTSUPP});
+  EXPECT_EQ(code(FALLOC_FL_PUNCH_HOLE, 0, kChunk), uint32_t{EOPNOTSUPP});
+  EXPECT_EQ(code(0, 0, 0), uint32_t{EINVAL});
+  EXPECT_EQ(code(0, 1ull << 62, 1), uint32_t{EFBIG});
+  EXPECT_EQ(code(0, 5, UINT64_MAX), uint32_t{EFBIG});
+  auto reader = user.open(cluster, O_RDONLY);
+  EXPECT_EQ(user.fallocate(reader, 0, 0, 1).code(), uint32_t{EBADF});
+}
+
+// A punch and writes into the same chunks at the same time: each byte is old, new or zero, and the
+// next flush says nothing wrong.
+TEST_F(ClientTest, PunchesBesideWriters) {
+  auto file = user.open(cluster);
+  ASSERT_TRUE(user.write(file, 0, std::string(4 * kChunk, 'o')).ok());
+  ASSERT_TRUE(user.flush(file).ok());
+  std::atomic<int> count{0};
+  cluster.on_storage([&](uint16_t, size_t) {
+    return count.fetch_add(1) % 2 == 0 ? Fault::kDelay : Fault::kNone;
+  });
+  std::promise<Status> punched;
+  user.client->fallocate(file, kPunch, 0, 4 * kChunk,
+                         [&](Status status) { punched.set_value(std::move(status)); });
+  for (int i = 0; i < 40; ++i) {
+    ASSERT_TRUE(user.write(file, (i % 4) * kChunk + 100, std::string(200, 'n')).ok());
+    if (i % 5 == 0) {
+      ASSERT_TRUE(user.flush(file).ok());
+    }
+  }
+  EXPECT_TRUE(punched.get_future().get().ok());
+  ASSERT_TRUE(user.write(file, 100, std::string(200, 'n')).ok());
+  ASSERT_TRUE(user.flush(file).ok());
+  std::string bytes = *user.read(file, 0, 4 * kChunk);
+  EXPECT_TRUE(bytes.substr(100, 200) == std::string(200, 'n'));
+  EXPECT_EQ(bytes.find_first_not_of(std::string("n\0", 2)), std::string::npos);
+}
+
+// ---- copies
+
+TEST_F(ClientTest, CopiesDataAndHoles) {
+  auto file = user.open(cluster);
+  std::string bytes(20 * kChunk, '\0');
+  auto put = [&](uint64_t offset, const std::string& piece) {
+    ASSERT_TRUE(user.write(file, offset, piece).ok());
+    bytes.replace(offset, piece.size(), piece);
+  };
+  put(100, pattern(2 * kChunk, 1));
+  put(6 * kChunk + 5, pattern(1000, 2));
+  put(10 * kChunk, pattern(3 * kChunk, 3));
+  put(20 * kChunk - 1, "e");
+  ASSERT_TRUE(user.flush(file).ok());
+  auto copy = [&](uint64_t from, uint64_t to, uint64_t length, uint64_t copied) {
+    ASSERT_EQ(*user.copy(file, from, file, to, length), copied);
+    if (bytes.size() < to + copied) bytes.resize(to + copied);
+    bytes.replace(to, copied, bytes.substr(from, copied));
+    ASSERT_TRUE(*user.read(file, 0, bytes.size() + 1) == bytes);
+  };
+  copy(0, 10 * kChunk + 7, 8 * kChunk, 8 * kChunk);  // holes over data
+  copy(50, 20 * kChunk, 3 * kChunk, 3 * kChunk);     // behind the end
+  copy(4 * kChunk, 30 * kChunk, kChunk, kChunk);     // a hole behind the end
+  copy(31 * kChunk - 5, 0, 100, 5);                  // to the end of the source
+  copy(40 * kChunk, 0, 100, 0);
+  ASSERT_TRUE(user.close(file).ok());
+  EXPECT_EQ(cluster.settled_size(), bytes.size());
+}
+
+TEST_F(ClientTest, WhatCopiesRefuse) {
+  cluster.set_size(1000);
+  auto file = user.open(cluster);
+  auto reader = user.open(cluster, O_RDONLY);
+  auto appender = user.open(cluster, O_RDWR | O_APPEND);
+  EXPECT_EQ(user.copy(file, 0, file, 50, 51).status().code(), uint32_t{EINVAL});
+  EXPECT_EQ(user.copy(file, 50, reader, 0, 1).status().code(), uint32_t{EBADF});
+  EXPECT_EQ(user.copy(file, 50, appender, 0, 1).status().code(), uint32_t{EBADF});
+  EXPECT_EQ(user.copy(file, 0, file, UINT64_MAX, 1).status().code(), uint32_t{EFBIG});
+}
+
+TEST_F(ClientTest, SyncAllSettlesEveryFile) {
+  auto file = user.open(cluster);
+  ASSERT_TRUE(user.write(file, 0, "abc").ok());
+  ASSERT_TRUE(user.sync_all().ok());
+  EXPECT_EQ(cluster.settled_size(), 3u);
+  EXPECT_EQ(cluster.durable_syncs(), 1u);
+}
+
+}  // namespace
+}  // namespace fs3::client
