@@ -13,6 +13,13 @@ DIRECTORY_DEPTH_MAX = 1024  # loop checks on rename walk at most this many paren
 GROUPS_MAX = 32  # supplementary groups taken from a caller
 LINKS_MAX = 65000  # as ext4
 
+XATTR_NAME_BYTES_MAX = 255  # XATTR_NAME_MAX on Linux
+XATTR_VALUE_BYTES_MAX = 64 * KIB  # XATTR_SIZE_MAX on Linux
+XATTR_NAMES_BYTES_MAX = 64 * KIB  # of one inode, each with its NUL: what listxattr(2) can return
+XATTRS_PER_INODE_MAX = 1024  # a change reads them all in its transaction, and so does a removal
+XATTRS_BYTES_MAX = MIB  # names and values of one inode: a tenth of a transaction, as they go in one
+ACL_ENTRIES_MAX = 511  # the kernel takes one page of ACL from a FUSE mount: 4 + 8 bytes an entry
+
 CHUNK_BYTES_MIN = 64 * KIB
 CHUNK_BYTES_MAX = 64 * MIB
 CHUNK_BYTES_DEFAULT = MIB

@@ -32,7 +32,7 @@ from fs3.client.drivers import AsyncDriver
 from fs3.client.identity import Identity
 from fs3.client.modes import Mode, mode_of_flags, parse_mode
 from fs3.client.moments import Moments, moments_of
-from fs3.client.operations import RENAME_NOREPLACE, Opened, Operations
+from fs3.client.operations import RENAME_EXCHANGE, RENAME_NOREPLACE, Opened, Operations
 from fs3.client.paths import Path
 from fs3.runtime.entropy import Entropy, SystemEntropy
 
@@ -200,6 +200,46 @@ class AsyncClient:
         moments = moments_of(times, ns)
         await self._run(self._operations.utime(path, moments, follow_symlinks=follow_symlinks))
 
+    async def chattr(
+        self,
+        path: Path,
+        *,
+        immutable: bool | None = None,
+        append_only: bool | None = None,
+        no_dump: bool | None = None,
+        no_atime: bool | None = None,
+    ) -> None:
+        wanted = (immutable, append_only, no_dump, no_atime)
+        await self._run(self._operations.chattr(path, wanted))
+
+    async def getxattr(
+        self, path: Path, name: str | bytes, *, follow_symlinks: bool = True
+    ) -> bytes:
+        return await self._run(
+            self._operations.getxattr(path, name, follow_symlinks=follow_symlinks)
+        )
+
+    async def listxattr(self, path: Path, *, follow_symlinks: bool = True) -> list[str]:
+        return await self._run(self._operations.listxattr(path, follow_symlinks=follow_symlinks))
+
+    async def setxattr(
+        self,
+        path: Path,
+        name: str | bytes,
+        value: Buffer,
+        flags: int = 0,
+        *,
+        follow_symlinks: bool = True,
+    ) -> None:
+        await self._run(
+            self._operations.setxattr(path, name, value, flags, follow_symlinks=follow_symlinks)
+        )
+
+    async def removexattr(
+        self, path: Path, name: str | bytes, *, follow_symlinks: bool = True
+    ) -> None:
+        await self._run(self._operations.removexattr(path, name, follow_symlinks=follow_symlinks))
+
     async def statvfs(self, path: Path = "/") -> os.statvfs_result:
         return await self._run(self._operations.statvfs())
 
@@ -235,6 +275,9 @@ class AsyncClient:
     async def rename(self, source: Path, target: Path, *, replace: bool = True) -> None:
         flags = 0 if replace else RENAME_NOREPLACE
         await self._run(self._operations.rename(source, target, flags))
+
+    async def exchange(self, source: Path, target: Path) -> None:
+        await self._run(self._operations.rename(source, target, RENAME_EXCHANGE))
 
     async def replace(self, source: Path, target: Path) -> None:
         await self._run(self._operations.rename(source, target))
@@ -351,6 +394,10 @@ class AsyncFile:
 
     async def stat(self) -> os.stat_result:
         return await self._client._run(self._client._operations.fstat(self._opened, self._path))
+
+    async def link(self, path: Path) -> None:
+        operations = self._client._operations
+        await self._client._run(operations.link_opened(self._opened, path))
 
     async def preadinto(self, buffer: Buffer, offset: int) -> int:
         length: int = await self._one(Read(self._opened.handle, offset, buffer))

@@ -20,7 +20,7 @@ from fs3.client.file import File
 from fs3.client.identity import Identity
 from fs3.client.modes import Mode, mode_of_flags, parse_mode
 from fs3.client.moments import Moments, moments_of
-from fs3.client.operations import RENAME_NOREPLACE, Opened, Operations
+from fs3.client.operations import RENAME_EXCHANGE, RENAME_NOREPLACE, Opened, Operations
 from fs3.client.paths import Path, naming
 from fs3.runtime.entropy import Entropy, SystemEntropy
 
@@ -319,6 +319,45 @@ class Client:
         moments = moments_of(times, ns)
         self._run(self._operations.utime(path, moments, follow_symlinks=follow_symlinks))
 
+    def chattr(
+        self,
+        path: Path,
+        *,
+        immutable: bool | None = None,
+        append_only: bool | None = None,
+        no_dump: bool | None = None,
+        no_atime: bool | None = None,
+    ) -> None:
+        """The flags of chattr(1); None leaves one as it is. Only root changes the first two.
+        `attributes(path).flags` tells them (fs3.meta.InodeFlag)."""
+        wanted = (immutable, append_only, no_dump, no_atime)
+        self._run(self._operations.chattr(path, wanted))
+
+    def getxattr(self, path: Path, name: str | bytes, *, follow_symlinks: bool = True) -> bytes:
+        """ENODATA when there is none, or it must not be read."""
+        return self._run(self._operations.getxattr(path, name, follow_symlinks=follow_symlinks))
+
+    def listxattr(self, path: Path, *, follow_symlinks: bool = True) -> list[str]:
+        return self._run(self._operations.listxattr(path, follow_symlinks=follow_symlinks))
+
+    def setxattr(
+        self,
+        path: Path,
+        name: str | bytes,
+        value: Buffer,
+        flags: int = 0,
+        *,
+        follow_symlinks: bool = True,
+    ) -> None:
+        """`flags`: os.XATTR_CREATE or os.XATTR_REPLACE. A POSIX ACL is set as
+        system.posix_acl_access or system.posix_acl_default, in the kernel's layout."""
+        self._run(
+            self._operations.setxattr(path, name, value, flags, follow_symlinks=follow_symlinks)
+        )
+
+    def removexattr(self, path: Path, name: str | bytes, *, follow_symlinks: bool = True) -> None:
+        self._run(self._operations.removexattr(path, name, follow_symlinks=follow_symlinks))
+
     def statvfs(self, path: Path = "/") -> os.statvfs_result:
         return self._run(self._operations.statvfs())
 
@@ -358,6 +397,10 @@ class Client:
     def rename(self, source: Path, target: Path, *, replace: bool = True) -> None:
         """Atomic. replace=False refuses an existing target (FileExistsError)."""
         self._run(self._operations.rename(source, target, 0 if replace else RENAME_NOREPLACE))
+
+    def exchange(self, source: Path, target: Path) -> None:
+        """Both names exist, and each gets what the other had. Atomic."""
+        self._run(self._operations.rename(source, target, RENAME_EXCHANGE))
 
     def replace(self, source: Path, target: Path) -> None:
         self._run(self._operations.rename(source, target))

@@ -80,6 +80,11 @@ class File(io.RawIOBase):
         self._check_open()
         return self._client._run(self._client._operations.fstat(self._opened, self._path))
 
+    def link(self, path: Path) -> None:
+        """One more name for the file; the first one for what was opened with O_TMPFILE."""
+        self._check_open()
+        self._client._run(self._client._operations.link_opened(self._opened, path))
+
     def __repr__(self) -> str:
         state = "closed" if self.closed else "open"
         return f"<fs3.File {self.name!r} mode={self.mode!r} {state}>"

@@ -16,6 +16,7 @@ from fs3 import limits
 from fs3._proto import meta_pb2
 from fs3.client.attributes import DirEntry, stat_of, statvfs_of, type_of_mode
 from fs3.client.calls import (
+    Buffer,
     Call,
     Close,
     Gather,
@@ -34,14 +35,16 @@ from fs3.types import ROOT_INODE
 
 __all__ = ["Opened", "Operations"]
 
-RENAME_NOREPLACE = 1
+RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
 # Removals of one directory that are under way together in rmtree.
 _REMOVALS_AT_ONCE = 64
 # An open that finds the entry and then not the inode met a rename or unlink; the path is walked
 # again, as the kernel does on ESTALE.
 _RACES_MAX = 2
+_CHATTR = (meta_pb2.IMMUTABLE, meta_pb2.APPEND_ONLY, meta_pb2.NO_DUMP, meta_pb2.NO_ATIME)
 _NO_ACCESS = (errno.EACCES, errno.ENOENT, errno.ENOTDIR)
 
+Name = str | bytes  # of an extended attribute
 Kind = Callable[[int], bool]  # of a st_mode
 Follow = Callable[[str], os.stat_result]
 
@@ -191,6 +194,52 @@ class Operations:
             yield Settle(attr.inode)
             yield from self._attr(request)
 
+    def chattr(self, path: Path, wanted: Sequence[bool | None]) -> Operation[None]:
+        """`wanted`: in the order of _CHATTR; None leaves that flag as it is."""
+        with naming(path):
+            attr = yield from self._find(path, follow=True)
+            flags = 0
+            for flag, shall_be in zip(_CHATTR, wanted, strict=True):
+                flags |= flag if shall_be or (shall_be is None and attr.flags & flag) else 0
+            request = meta_pb2.SetFlagsRequest(inode=attr.inode, flags=flags)
+            yield self._meta(meta_pb2.SETFLAGS, request)
+
+    # ---- extended attributes ----
+
+    def getxattr(self, path: Path, name: Name, *, follow_symlinks: bool = True) -> Operation[bytes]:
+        with naming(path):
+            attr = yield from self._find(path, follow=follow_symlinks)
+            request = meta_pb2.GetXattrRequest(inode=attr.inode, name=os.fsencode(name))
+            reply = yield self._meta(meta_pb2.GETXATTR, request)
+            return meta_pb2.GetXattrReply.FromString(reply).value
+
+    def listxattr(self, path: Path, *, follow_symlinks: bool = True) -> Operation[list[str]]:
+        with naming(path):
+            attr = yield from self._find(path, follow=follow_symlinks)
+            request = meta_pb2.ListXattrRequest(inode=attr.inode)
+            reply = yield self._meta(meta_pb2.LISTXATTR, request)
+            return [decode(name) for name in meta_pb2.ListXattrReply.FromString(reply).names]
+
+    def setxattr(
+        self, path: Path, name: Name, value: Buffer, flags: int, *, follow_symlinks: bool = True
+    ) -> Operation[None]:
+        with naming(path):
+            attr = yield from self._find(path, follow=follow_symlinks)
+            request = meta_pb2.SetXattrRequest(
+                inode=attr.inode, name=os.fsencode(name), value=bytes(value), flags=flags
+            )
+            yield self._meta(meta_pb2.SETXATTR, request)
+
+    def removexattr(
+        self, path: Path, name: Name, *, follow_symlinks: bool = True
+    ) -> Operation[None]:
+        with naming(path):
+            attr = yield from self._find(path, follow=follow_symlinks)
+            request = meta_pb2.RemoveXattrRequest(inode=attr.inode, name=os.fsencode(name))
+            yield self._meta(meta_pb2.REMOVEXATTR, request)
+
+    # ---- length and stable storage ----
+
     def truncate(self, path: Path, size: int) -> Operation[None]:
         with naming(path):
             attr = yield from self._find(path, follow=True)
@@ -315,6 +364,13 @@ class Operations:
             request = meta_pb2.LinkRequest(inode=attr.inode, parent=parent, name=name)
             yield self._meta(meta_pb2.LINK, request)
 
+    def link_opened(self, opened: Opened, path: Path) -> Operation[None]:
+        with naming(path):
+            directory, name = split(path)
+            parent = yield from self._directory(directory)
+            request = meta_pb2.LinkRequest(inode=opened.inode, parent=parent, name=name)
+            yield self._meta(meta_pb2.LINK, request)
+
     # ---- directories ----
 
     def _pages(self, inode: int, *, attributes: bool) -> Operation[list[meta_pb2.DirEntry]]:
@@ -419,6 +475,9 @@ class Operations:
             return (yield from self._open_once(path, flags, mode))
 
     def _open_once(self, path: Path, flags: int, mode: int) -> Operation[Opened]:
+        if flags & os.O_TMPFILE == os.O_TMPFILE:
+            parent = yield from self._directory(encode(path))
+            return (yield from self._create(parent, b"", flags, mode))
         if flags & os.O_CREAT and flags & os.O_EXCL:
             directory, name = split(path)
             parent = yield from self._directory(directory)

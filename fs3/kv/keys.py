@@ -9,6 +9,7 @@ a distributed engine).
 |---|---|---|---|
 | `INOD` | inode le8 | the inode | meta/inode.py |
 | `DENT` | parent le8, order be8, name | inode and type | meta/dirent.py |
+| `XATT` | inode le8, name | an extended attribute | meta/xattr.py |
 | `SESS` | inode le8, session 16 | an open for write | meta/session.py |
 | `SCLI` | client 16, inode le8, session 16 | empty: SESS by client | meta/session.py |
 | `IDEM` | generation be4, client 16, request be8 | a reply | meta/idempotency.py |
@@ -46,6 +47,7 @@ from hashlib import blake2b
 
 INODE = b"INOD"
 DENTRY = b"DENT"
+XATTR = b"XATT"
 SESSION = b"SESS"
 CLIENT_SESSION = b"SCLI"
 IDEMPOTENCY = b"IDEM"
@@ -85,7 +87,7 @@ def inode(number: int) -> bytes:
 
 
 def inode_of(key: bytes) -> int:
-    """The number in a key of INOD, TRNC, or the parent in one of DENT."""
+    """The number in a key of INOD, XATT, TRNC, or the parent in one of DENT."""
     number: int = _LE8.unpack_from(key, 4)[0]
     return number
 
@@ -108,6 +110,20 @@ def dentry_range(parent: int, after_order: int = 0) -> Range:
     """Entries of a directory with an order above `after_order`."""
     stem = _PREFIX_INODE.pack(DENTRY, parent)
     return stem + (after_order + 1).to_bytes(8, "big"), stem + b"\xff" * 8
+
+
+def xattr(inode_number: int, name: bytes) -> bytes:
+    return _PREFIX_INODE.pack(XATTR, inode_number) + name
+
+
+def xattrs(inode_number: int) -> Range:
+    stem = _PREFIX_INODE.pack(XATTR, inode_number)
+    return stem, prefix_end(stem)
+
+
+def xattr_fields(key: bytes) -> tuple[int, bytes]:
+    """(inode, name). REQUIRES: at least 12 bytes."""
+    return inode_of(key), key[12:]
 
 
 def session(inode_number: int, session_id: bytes) -> bytes:

@@ -17,6 +17,8 @@ Each finding names its check; every check has a test that plants its damage
 | directory_entries | a directory has one entry, in the directory that its parent pointer names |
 | directory_cycle | every directory reaches the root by its parents |
 | gc_inode | a row of the gc queue leads to an inode without a name, which has one row |
+| xattr_inode | an extended attribute belongs to an inode; its flags tell which kinds it has |
+| acl_mode | an access ACL says more than the mode, and the same about owner, mask and others |
 | session_inode | a session leads to a regular file; its index row exists, and the other way round |
 | intent_inode | a truncate in progress leads to a regular file of the same truncate epoch |
 | append_inode | what was reserved for appends is at the end of a regular file |
@@ -32,7 +34,7 @@ from typing import NamedTuple
 from fs3.errors import Damaged, Refused
 from fs3.kv import keys
 from fs3.kv.api import KEY_END, KeyValueStore, Transaction
-from fs3.meta import appends, dirent, garbage, idempotency, intent, session
+from fs3.meta import acl, appends, dirent, garbage, idempotency, intent, session, xattr
 from fs3.meta import inode as inodes
 from fs3.meta.allocator import FIRST_INODE, decode_end
 from fs3.meta.inode import DIRECTORY, FILE, REMOVING, Inode, Layout
@@ -42,6 +44,7 @@ from fs3.types import ROOT_INODE
 __all__ = ["Finding", "LiveFile", "NameSpace", "check_rows", "fsck", "live_files"]
 
 PAGE = 1000
+_XATTR_FLAGS = xattr.HAS_XATTRS | xattr.HAS_ACCESS_ACL | xattr.HAS_DEFAULT_ACL
 
 
 class Finding(NamedTuple):
@@ -125,6 +128,8 @@ class _Checker:
         self._names: defaultdict[int, list[int]] = defaultdict(list)  # inode -> parents
         self._subdirectories: Counter[int] = Counter()
         self._queued: defaultdict[int, list[bytes]] = defaultdict(list)  # inode -> rows
+        self._xattrs: defaultdict[int, list[bytes]] = defaultdict(list)  # inode -> names
+        self._acls: dict[int, acl.Acl] = {}  # inode -> access ACL
         self._sessions: dict[tuple[int, bytes], session.Session] = {}
         self._session_index: set[tuple[bytes, int, bytes]] = set()
         self._intents: list[intent.TruncateIntent] = []
@@ -139,6 +144,7 @@ class _Checker:
             if inode.is_directory and inode.nlink:
                 self._check_directory(inode)
         self._check_queue()
+        self._check_xattrs()
         self._check_sessions()
         self._check_intents()
         self._check_appends()
@@ -162,6 +168,7 @@ class _Checker:
         loaders: dict[bytes, tuple[int, Callable[[bytes, bytes], None]]] = {
             keys.INODE: (12, self._load_inode),
             keys.DENTRY: (0, self._load_entry),
+            keys.XATTR: (0, self._load_xattr),
             keys.SESSION: (28, self._load_session),
             keys.CLIENT_SESSION: (44, self._load_session_index),
             keys.IDEMPOTENCY: (32, lambda key, record: _ignore(idempotency.decode(record))),
@@ -206,6 +213,18 @@ class _Checker:
         self._keys[entry.inode].append(key)
         self._names[entry.inode].append(parent)
         self._subdirectories[parent] += entry.type == DIRECTORY
+
+    def _load_xattr(self, key: bytes, record: bytes) -> None:
+        if len(key) < 13:
+            self._find("record", f"key {key.hex()} is too short for an extended attribute")
+            return
+        number, name = keys.xattr_fields(key)
+        self._xattrs[number].append(name)
+        value = xattr.decode(number, name, record)
+        if name == acl.ACCESS:
+            found = acl.decode(value)
+            assert found is not None, "xattr.decode() lets no empty one pass"
+            self._acls[number] = found
 
     def _load_session(self, key: bytes, record: bytes) -> None:
         held = session.decode(*keys.session_fields(key), record)
@@ -326,6 +345,29 @@ class _Checker:
                     f"inode {number}: {len(rows)} rows, {inode}",
                     None if unclear else mend,
                 )
+
+    def _check_xattrs(self) -> None:
+        for number in self._xattrs.keys() | {
+            inode.number for inode in self._inodes.values() if inode.flags & _XATTR_FLAGS
+        }:
+            names, inode = self._xattrs[number], self._inodes.get(number)
+            if inode is None:
+                for name in names:
+                    key = keys.xattr(number, name)
+                    detail = f"attribute {name!r} of missing inode {number}"
+                    self._find("xattr_inode", detail, Mend("drop_xattr", number, key=key))
+                continue
+            flags = xattr.flags_of(names)
+            if inode.flags & _XATTR_FLAGS != flags:
+                told = inode.flags & _XATTR_FLAGS
+                detail = f"inode {number} has attributes {names}, its flags say {told:#x}"
+                mend = Mend("xattr_flags", number, inode.version)
+                self._find("xattr_inode", detail, mend)
+        for number, found in self._acls.items():
+            inode = self._inodes.get(number)
+            if inode is not None and (inode.mode & 0o777 != found.mode() or found.is_mode):
+                detail = f"inode {number} has mode {inode.mode:o}, its ACL {found.mode():o}"
+                self._find("acl_mode", detail, Mend("acl_mode", number, inode.version))
 
     def _check_sessions(self) -> None:
         for (number, session_id), held in self._sessions.items():

@@ -58,6 +58,15 @@ def put(txn: Transaction, inode: int, now_ns: int) -> None:
     txn.set(keys.garbage(now_ns, inode), Row(UNKNOWN, epoch(txn)).encode())
 
 
+def take_back(txn: Transaction, inode: Inode) -> bool:
+    """Out of the queue again, when it was put there at its birth; False when it is not there."""
+    key = keys.garbage(inode.btime_ns, inode.number)
+    if txn.get(key) is None:
+        return False
+    txn.clear(key)
+    return True
+
+
 def drop_link(txn: Transaction, inode: Inode, now_ns: int) -> bool:
     """One name of `inode` is gone, and it is stored so; True when that was the last one, which
     puts it into the queue in the same transaction. A directory has one name whatever its nlink

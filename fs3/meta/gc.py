@@ -25,7 +25,7 @@ from fs3 import limits
 from fs3.errors import Fs3Error
 from fs3.kv import keys
 from fs3.kv.api import Transaction
-from fs3.meta import appends, garbage, session
+from fs3.meta import appends, garbage, session, xattr
 from fs3.meta import inode as inodes
 from fs3.meta.garbage import UNKNOWN
 from fs3.meta.inode import FILE, REMOVING, Layout
@@ -160,7 +160,7 @@ class GarbageCollector:
             if inode.nlink or self._in_use(txn, number):
                 continue  # a named inode in the queue is damage: fsck reports it, nothing is lost
             if inode.type != FILE or not inode.has_data:
-                _delete(txn, key, number)
+                _delete(txn, key=key, number=number)
                 removed += 1
             else:
                 if not inode.flags & REMOVING:
@@ -215,7 +215,10 @@ class GarbageCollector:
         self._transact([lambda txn: txn.set(file.key, row)])
 
 
-def _delete(txn: Transaction, key: bytes, number: int) -> None:
+def _delete(txn: Transaction, *, key: bytes, number: int) -> None:
+    inode = inodes.find(txn, number)
+    if inode is not None:
+        xattr.remove_all(txn, inode)
     txn.clear(keys.inode(number))
     appends.remove(txn, number)
     txn.clear(key)

@@ -13,6 +13,9 @@ gc queue.
 - truncate_epoch: grows with each truncate; a session that is older has to measure (see session.py).
 - allocated: bytes that storage held of a file with holes (flag SPARSE) when it was last asked; 0 of
 one without, where it is `size`.
+- flags: HAS_DATA, REMOVING, LINKABLE below; and those of meta.InodeFlag, which everybody may see.
+
+`acl` is no part of the record: load() and find() fill it in from the access ACL (xattr.py).
 """
 
 import errno
@@ -25,6 +28,9 @@ from fs3._proto import common_pb2, meta_pb2
 from fs3.errors import Damaged, Status
 from fs3.kv import keys
 from fs3.kv.api import Transaction
+from fs3.meta import acl as acls
+from fs3.meta import xattr
+from fs3.meta.acl import Acl
 from fs3.meta.faults import no_inode, refuse
 from fs3.types import ROOT_INODE
 
@@ -34,6 +40,12 @@ FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHAR_DEVICE, BLOCK_DEVICE = range(1, 8) 
 HAS_DATA = 1  # flag: chunks may exist on storage
 REMOVING = 2  # flag: gc has begun to remove the chunks; the inode cannot be opened any more
 SPARSE = 1 << 16  # flag: less than `size` is stored, as far as is known
+LINKABLE = 0x400  # flag: made by O_TMPFILE without O_EXCL, and has had no name yet
+
+# The flags of chattr(1), with its numbers.
+IMMUTABLE, APPEND_ONLY, NO_DUMP, NO_ATIME = 0x10, 0x20, 0x40, 0x80
+CHATTR_FLAGS = IMMUTABLE | APPEND_ONLY | NO_DUMP | NO_ATIME
+VISIBLE_FLAGS = CHATTR_FLAGS | xattr.HAS_XATTRS | xattr.HAS_ACCESS_ACL | xattr.HAS_DEFAULT_ACL
 
 SETUID, SETGID, STICKY = 0o4000, 0o2000, 0o1000
 
@@ -86,6 +98,7 @@ class Inode:
     layout: Layout = NO_LAYOUT
     allocated: int = 0
     target: bytes = b""
+    acl: Acl | None = None
 
     def check(self) -> None:
         """Before a record is written and after it is read. Raises Damaged naming the field."""
@@ -165,6 +178,7 @@ class Inode:
             layout=self.layout.message() if self.type <= DIRECTORY else None,
             blocks=(self.stored + 511) >> 9,
             data_version=self.data_version,
+            flags=self.flags & VISIBLE_FLAGS,
         )
 
     @property
@@ -219,7 +233,7 @@ def decode(number: int, record: bytes) -> Inode:
 
 def find(txn: Transaction, number: int) -> Inode | None:
     record = txn.get(keys.inode(number))
-    return decode(number, record) if record is not None else None
+    return _with_acl(txn, decode(number, record)) if record is not None else None
 
 
 def load(txn: Transaction, number: int, where: str) -> Inode:
@@ -230,6 +244,12 @@ def load(txn: Transaction, number: int, where: str) -> Inode:
     inode = decode(number, record)
     if inode.flags & REMOVING:
         raise no_inode(where, number)
+    return _with_acl(txn, inode)
+
+
+def _with_acl(txn: Transaction, inode: Inode) -> Inode:
+    if inode.flags & xattr.HAS_ACCESS_ACL:
+        inode.acl = xattr.load_acl(txn, inode, acls.ACCESS)
     return inode
 
 

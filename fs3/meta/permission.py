@@ -1,6 +1,7 @@
 """Who may do what: POSIX and Linux rules as pure functions. The oracle is
 tests/unit/permission_oracle.py.
 
+Access ACLs (acl.py) refine the group class; the flags immutable and append-only bind root as well.
 Root (uid 0) may read and write everything, search every directory, and execute what anybody may
 execute.
 """
@@ -8,11 +9,12 @@ execute.
 import errno
 from typing import NamedTuple
 
+from fs3.errors import Refused
 from fs3.meta.faults import refuse
-from fs3.meta.inode import SETGID, SETUID, STICKY, Inode
+from fs3.meta.inode import APPEND_ONLY, IMMUTABLE, SETGID, SETUID, STICKY, Inode
 
 READ, WRITE, EXECUTE = 4, 2, 1
-GROUP_EXECUTE = 0o010
+GROUP_EXECUTE, GROUP_BITS = 0o010, 0o070
 
 
 class Caller(NamedTuple):
@@ -29,15 +31,22 @@ class Caller(NamedTuple):
     def in_group(self, gid: int) -> bool:
         return gid == self.gid or gid in self.groups
 
+    @property
+    def all_groups(self) -> frozenset[int]:
+        return self.groups | {self.gid}
+
 
 def allowed(inode: Inode, caller: Caller, want: int) -> bool:
-    """True when all bits of `want` are granted. Exactly one class counts: owner, else group, else
-    others."""
+    """True when all bits of `want` are granted. Exactly one class counts: owner, else the access
+    ACL, else group, else others. An ACL whose mask grants nothing is not looked at, as in Linux:
+    whom it names is then one of the others, unless he is in the group."""
     mode = inode.mode
     if caller.uid == 0:
         return not want & EXECUTE or inode.is_directory or bool(mode & 0o111)
     if caller.uid == inode.uid:
         granted = mode >> 6
+    elif inode.acl is not None and mode & GROUP_BITS:
+        return inode.acl.allows(caller.uid, caller.all_groups, inode.gid, want)
     elif caller.in_group(inode.gid):
         granted = mode >> 3
     else:
@@ -46,9 +55,22 @@ def allowed(inode: Inode, caller: Caller, want: int) -> bool:
 
 
 def require(inode: Inode, caller: Caller, want: int, where: str) -> None:
+    if want & WRITE and inode.flags & IMMUTABLE:
+        raise _unchangeable(inode, where)
     if not allowed(inode, caller, want):
         bits = "".join(c for c, bit in (("r", 4), ("w", 2), ("x", 1)) if want & bit)
         raise refuse(errno.EACCES, where, f"uid {caller.uid} has no {bits} on inode {inode.number}")
+
+
+def require_changeable(inode: Inode, where: str) -> None:
+    """Attributes, names and what is left of the content: neither immutable nor append-only."""
+    if inode.flags & (IMMUTABLE | APPEND_ONLY):
+        raise _unchangeable(inode, where)
+
+
+def _unchangeable(inode: Inode, where: str) -> Refused:
+    kind = "immutable" if inode.flags & IMMUTABLE else "append-only"
+    return refuse(errno.EPERM, where, f"inode {inode.number} is {kind}; see chattr(1)")
 
 
 def require_owner(inode: Inode, caller: Caller, where: str) -> None:
@@ -59,6 +81,9 @@ def require_owner(inode: Inode, caller: Caller, where: str) -> None:
 def require_removal(directory: Inode, victim: Inode, caller: Caller, where: str) -> None:
     """To take a name out of a directory: write and search, and in a sticky one to own either."""
     require(directory, caller, WRITE | EXECUTE, where)
+    if directory.flags & APPEND_ONLY:
+        raise _unchangeable(directory, where)
+    require_changeable(victim, where)
     if directory.mode & STICKY and caller.uid not in (0, victim.uid, directory.uid):
         raise refuse(errno.EPERM, where, f"inode {directory.number} is sticky")
 
@@ -97,7 +122,7 @@ def mode_without_privileges(inode: Inode, caller: Caller) -> int:
 def inherited(
     directory: Inode, caller: Caller, mode: int, *, is_directory: bool
 ) -> tuple[int, int]:
-    """(mode, gid) of a new child; `mode` has the umask applied."""
+    """(mode, gid) of a new child; the umask, or a default ACL, takes bits away afterwards."""
     if not directory.mode & SETGID:
         return mode, caller.gid
     if is_directory:

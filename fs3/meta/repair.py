@@ -18,6 +18,9 @@ more. The version of the inode tells: every change of its names or its link coun
 | parent | the parent pointer of a directory becomes the directory of its entry |
 | drop_row | a row of the gc queue goes whose inode is gone, has a name, or has another row |
 | drop_session, drop_index, index_session | sessions and their index agree again |
+| drop_xattr | an extended attribute of a missing inode goes |
+| xattr_flags | the flags of an inode become those of the attributes that are there |
+| acl_mode | an access ACL takes over the mode; one that says no more goes |
 | drop_intent, drop_appends | a truncate of something that is no file goes; what was reserved there |
 
 Nothing here removes a record that is the only one of its kind: inodes, and with them chunks, go by
@@ -30,7 +33,7 @@ from typing import Protocol
 
 from fs3.kv import keys
 from fs3.kv.api import Transaction
-from fs3.meta import dirent, garbage, session
+from fs3.meta import acl, dirent, garbage, session, xattr
 from fs3.meta import inode as inodes
 from fs3.meta.inode import DIRECTORY, FILE, REMOVING, Inode
 from fs3.types import ROOT_INODE
@@ -321,6 +324,41 @@ def _drop_appends(txn: Transaction, mend: Mend, world: World) -> str:
     return f"what was reserved at the end of inode {mend.inode}, which is no file, is removed"
 
 
+def _drop_xattr(txn: Transaction, mend: Mend, world: World) -> str:
+    _require(mend.key.startswith(keys.XATTR) and txn.get(mend.key) is not None)
+    number, name = keys.xattr_fields(mend.key)
+    _require(number == mend.inode and txn.get(keys.inode(number)) is None)
+    txn.clear(mend.key)
+    return f"attribute {name!r} of the missing inode {number} is removed"
+
+
+def _xattr_flags(txn: Transaction, mend: Mend, world: World) -> str:
+    # Not by find(): it would look for the ACL that the flags promise.
+    record = txn.get(keys.inode(mend.inode))
+    inode = inodes.decode(mend.inode, record) if record is not None else None
+    if inode is None or inode.version != mend.version:
+        raise NotMended
+    every = xattr.flags_of((acl.ACCESS, acl.DEFAULT))
+    present = xattr.flags_of(
+        keys.xattr_fields(key)[1] for key, _ in txn.get_range(*keys.xattrs(inode.number))
+    )
+    _require(inode.flags & every != present)
+    inode.flags = inode.flags & ~every | present
+    inodes.store(txn, inode)
+    return f"the flags of inode {inode.number} tell of its attributes again"
+
+
+def _acl_mode(txn: Transaction, mend: Mend, world: World) -> str:
+    inode = _inode(txn, mend)
+    if inode.acl is None:
+        raise NotMended
+    made = inode.acl.chmod(inode.mode)
+    _require(made != inode.acl or made.is_mode)
+    xattr.store_acl(txn, inode, acl.ACCESS, None if made.is_mode else made)
+    inodes.store(txn, inode)
+    return f"the access ACL of inode {inode.number} agrees with its mode {inode.mode:o}"
+
+
 _MENDS: dict[str, Callable[[Transaction, Mend, World], str]] = {
     "adopt": _adopt,
     "queue": _queue,
@@ -336,6 +374,9 @@ _MENDS: dict[str, Callable[[Transaction, Mend, World], str]] = {
     "drop_session": _drop_session,
     "index_session": _index_session,
     "drop_index": _drop_index,
+    "drop_xattr": _drop_xattr,
+    "xattr_flags": _xattr_flags,
+    "acl_mode": _acl_mode,
     "drop_intent": _drop_intent,
     "drop_appends": _drop_appends,
 }

@@ -77,6 +77,11 @@ def is_open_for_write(txn: Transaction, inode: int) -> bool:
     return bool(txn.get_range(*keys.sessions(inode), limit=1))
 
 
+def is_held_by(txn: Transaction, inode: int, client: bytes) -> bool:
+    rows = txn.get_range(*keys.sessions(inode))
+    return any(decode(*keys.session_fields(key), record).client == client for key, record in rows)
+
+
 def of_client(txn: Transaction, client: bytes, limit: int) -> list[tuple[int, bytes]]:
     """(inode, session id) of up to `limit` sessions."""
     pairs = txn.get_range(*keys.client_sessions(client), limit=limit)

@@ -13,7 +13,8 @@ from fs3.kv.api import Transaction
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
 from fs3.meta.inode import HAS_DATA, SPARSE, Inode
-from fs3.meta.permission import Caller, mode_without_privileges
+from fs3.meta.permission import Caller
+from fs3.meta.privileges import drop_privileges
 from fs3.meta.session import Session
 from fs3.meta.truncate import wait_for_intent
 
@@ -44,15 +45,14 @@ def settle(
     if measure or not dense:
         inode.note_stored(context.measure(inode).stored)
     writer = Caller(session.uid, session.gid) if session is not None else context.caller
-    _content_changed(inode, context, writer, mtime_ns)
+    drop_privileges(txn, inode, writer, root_keeps_mode=True)
+    _content_changed(inode, context, mtime_ns)
 
 
-def _content_changed(inode: Inode, context: Context, writer: Caller, mtime_ns: int | None) -> None:
+def _content_changed(inode: Inode, context: Context, mtime_ns: int | None) -> None:
     inode.flags |= HAS_DATA
     inode.data_version += 1
     inode.ctime_ns = context.now_ns
-    if not writer.is_root:
-        inode.mode = mode_without_privileges(inode, writer)
     written_ns = min(mtime_ns, context.now_ns) if mtime_ns is not None else context.now_ns
     if inode.mtime_set_ns == 0:
         inode.mtime_ns = max(inode.mtime_ns, written_ns)

@@ -11,7 +11,7 @@ from fs3.meta.context import Context, IntentPending
 from fs3.meta.faults import refuse
 from fs3.meta.inode import Inode
 from fs3.meta.intent import TruncateIntent
-from fs3.meta.permission import mode_without_privileges
+from fs3.meta.privileges import drop_privileges
 
 
 def wait_for_intent(txn: Transaction, inode: Inode) -> None:
@@ -48,8 +48,7 @@ def truncate(txn: Transaction, inode: Inode, size: int, context: Context, where:
     inode.data_version += 1
     inode.mtime_ns = inode.ctime_ns = context.now_ns
     inode.mtime_set_ns = 0
-    if not context.caller.is_root:
-        inode.mode = mode_without_privileges(inode, context.caller)
+    drop_privileges(txn, inode, context.caller, root_keeps_mode=True)
 
 
 def _refresh_own_sessions(txn: Transaction, inode: Inode, client: bytes) -> None:

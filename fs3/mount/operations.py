@@ -37,7 +37,7 @@ Asker = tuple[int, int, int]  # uid, gid, pid
 class Operations:
     """What fusepy calls, from many threads at once; methods have its names and its arguments.
 
-    An operation that is missing here (locks, extended attributes, ioctl) is answered by libfuse
+    An operation that is missing here (locks, ioctl) is answered by libfuse
     with ENOSYS: the kernel keeps locks of its own then, and tells programs ENOTSUP.
     """
 
@@ -105,6 +105,22 @@ class Operations:
     def statfs(self, path: str) -> dict[str, int]:
         info = self._acting().statvfs(_bytes(path))
         return {name: getattr(info, name) for name in dir(info) if name.startswith("f_")}
+
+    # ---- extended attributes ----
+
+    def getxattr(self, path: str, name: str, position: int = 0) -> bytes:
+        return self._acting().getxattr(_bytes(path), _bytes(name), follow_symlinks=False)
+
+    def listxattr(self, path: str) -> list[str]:
+        return [
+            _text(name) for name in self._acting().listxattr(_bytes(path), follow_symlinks=False)
+        ]
+
+    def setxattr(self, path: str, name: str, value: bytes, options: int, position: int = 0) -> None:
+        self._acting().setxattr(_bytes(path), _bytes(name), value, options, follow_symlinks=False)
+
+    def removexattr(self, path: str, name: str) -> None:
+        self._acting().removexattr(_bytes(path), _bytes(name), follow_symlinks=False)
 
     # ---- names ----
 

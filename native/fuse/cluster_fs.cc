@@ -41,8 +41,8 @@ uint32_t type_bits(pb::FileType type) {
 // Operations on an inode without a name: the inode is gone, so the name that led to it is outdated.
 // On ESTALE the kernel looks the path up again, and only then reports what it finds.
 bool names_nothing(uint32_t opcode) {
-  return opcode == FUSE_OPEN || opcode == FUSE_GETATTR || opcode == FUSE_READDIR ||
-         opcode == FUSE_READDIRPLUS || opcode == FUSE_READLINK;
+  return opcode == FUSE_OPEN || opcode == FUSE_GETATTR || opcode == kOpStatx ||
+         opcode == FUSE_READDIR || opcode == FUSE_READDIRPLUS || opcode == FUSE_READLINK;
 }
 
 // The inodes whose attributes or entries an operation changes, as far as the request names them.
@@ -55,6 +55,9 @@ ChangeMark mark_change(NodeTable& nodes, const Request& request) {
     case FUSE_UNLINK:
     case FUSE_RMDIR:
     case FUSE_SETATTR:
+    case FUSE_SETXATTR:
+    case FUSE_REMOVEXATTR:
+    case FUSE_IOCTL:
       return ChangeMark(nodes, request.node());
     case FUSE_OPEN:
       if (request.arguments<fuse_open_in>().flags & O_TRUNC) {
@@ -107,6 +110,7 @@ void ClusterFs::handle(RequestPtr request) {
     case FUSE_OPEN:
       return open(std::move(request));
     case FUSE_CREATE:
+    case kOpTmpfile:
       return create(std::move(request));
     case FUSE_READ:
       return read(std::move(request));
@@ -138,6 +142,18 @@ void ClusterFs::handle(RequestPtr request) {
       return fsyncdir(std::move(request));
     case FUSE_STATFS:
       return statfs(std::move(request));
+    case kOpStatx:
+      return statx(std::move(request));
+    case FUSE_SETXATTR:
+      return setxattr(std::move(request));
+    case FUSE_GETXATTR:
+      return getxattr(std::move(request));
+    case FUSE_LISTXATTR:
+      return listxattr(std::move(request));
+    case FUSE_REMOVEXATTR:
+      return removexattr(std::move(request));
+    case FUSE_IOCTL:
+      return ioctl(std::move(request));
     default:
       // ACCESS is answered by the kernel itself (default_permissions).
       return reply_error(std::move(request), ENOSYS);
@@ -253,12 +269,17 @@ void ClusterFs::fill_entry(const pb::Attr& attr, int64_t ttl, fuse_entry_out* ou
   set_entry_timeout(*out, ttl, ttl);
 }
 
+void ClusterFs::told(const pb::Attr& attr, int64_t ttl, uint64_t lookups) {
+  uint32_t mode = type_bits(attr.type()) | (attr.mode() & 07777);
+  nodes_.told(attr.inode(), attr.version(), mode, attr.flags(), now_ns() + ttl, lookups);
+}
+
 void ClusterFs::reply_entry(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease) {
   if (attr.inode() == 0) return reply_error(std::move(request), EIO);
   fuse_entry_out out{};
   int64_t ttl = ttl_ns(lease);
   fill_entry(attr, ttl, &out);
-  nodes_.told(attr.inode(), attr.version(), out.attr.mode, now_ns() + ttl, 1);
+  told(attr, ttl, 1);
   reply_value(std::move(request), out);
 }
 
@@ -270,7 +291,7 @@ void ClusterFs::reply_attr(RequestPtr request, const pb::Attr& attr, const pb::L
   SplitTime valid = split_time(ttl);
   out.attr_valid = valid.seconds;
   out.attr_valid_nsec = valid.nanoseconds;
-  nodes_.told(attr.inode(), attr.version(), out.attr.mode, now_ns() + ttl, 0);
+  told(attr, ttl, 0);
   reply_value(std::move(request), out);
 }
 

@@ -4,7 +4,7 @@
 //
 // One handler per operation, grouped by noun: ops_entry.cc (names), ops_attr.cc (attributes),
 // ops_file.cc (open, close, sync), ops_data.cc (read, write), ops_space.cc (holes, copies),
-// ops_dir.cc (listings).
+// ops_dir.cc (listings), ops_xattr.cc (extended attributes, ACLs), ops_ioctl.cc (chattr).
 //
 // Caching rules (README.md has the reasons):
 //  1. Names and attributes are believed by the kernel as long as the lease of the reply says, and
@@ -74,7 +74,18 @@ class ClusterFs : public Filesystem {
   void getattr(RequestPtr request);
   void setattr(RequestPtr request);
   void do_setattr(RequestPtr request);
+  void statx(RequestPtr request);
   void statfs(RequestPtr request);
+  // ---- ops_xattr.cc
+  void setxattr(RequestPtr request);
+  void getxattr(RequestPtr request);
+  void listxattr(RequestPtr request);
+  void removexattr(RequestPtr request);
+  void attribute_changed(RequestPtr request, pb::Method method, const std::string& body);
+  // ---- ops_ioctl.cc
+  void ioctl(RequestPtr request);
+  void with_flags(RequestPtr request, Function<void(RequestPtr, uint32_t)> then);
+  void set_flags(RequestPtr request, uint32_t flags);
   // ---- ops_file.cc
   void open(RequestPtr request);
   void do_open(RequestPtr request);
@@ -138,6 +149,8 @@ class ClusterFs : public Filesystem {
   // A settlement of the file has been answered: older attributes count no more.
   void note_settled(const File& file);
   int64_t ttl_ns(const pb::Lease& lease, int64_t age_ns = 0) const;
+  // Attributes that are believed for `ttl` nanoseconds from now, by the kernel and by getxattr.
+  void told(const pb::Attr& attr, int64_t ttl, uint64_t lookups);
   void fill_attr(const pb::Attr& attr, fuse_attr* out);
   void fill_entry(const pb::Attr& attr, int64_t ttl, fuse_entry_out* out);
   void reply_entry(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease);

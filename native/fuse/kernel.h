@@ -35,6 +35,53 @@ constexpr uint32_t kPageBytes = 4096;
 constexpr uint32_t kMaxTransfer = kMaxPages * kPageBytes;  // largest read, write and reply: 1 MiB
 constexpr size_t kNameMax = 255;
 constexpr size_t kSymlinkMax = 4095;
+constexpr size_t kXattrNameMax = 255;
+constexpr size_t kXattrSizeMax = 65'536;  // of a value, and of a list of names
+
+// STATX (protocol 7.39, Linux 6.6).
+struct StatxIn {
+  uint32_t getattr_flags;
+  uint32_t reserved;
+  uint64_t fh;
+  uint32_t sx_flags;
+  uint32_t sx_mask;
+};
+static_assert(sizeof(StatxIn) == 24);
+
+struct StatxTime {
+  int64_t seconds;
+  uint32_t nanoseconds;
+  int32_t reserved;
+};
+
+struct Statx {
+  uint32_t mask;
+  uint32_t blksize;
+  uint64_t attributes;
+  uint32_t nlink;
+  uint32_t uid;
+  uint32_t gid;
+  uint16_t mode;
+  uint16_t padding;
+  uint64_t ino;
+  uint64_t size;
+  uint64_t blocks;
+  uint64_t attributes_mask;
+  StatxTime atime, btime, ctime, mtime;
+  uint32_t rdev_major, rdev_minor;
+  uint32_t dev_major, dev_minor;
+  uint64_t spare[14];
+};
+static_assert(sizeof(Statx) == 256);
+
+struct StatxOut {
+  uint64_t attr_valid;
+  uint32_t attr_valid_nsec;
+  uint32_t flags;
+  uint64_t spare[2];
+  Statx stat;
+};
+static_assert(sizeof(StatxOut) == 288);
 
 // The entry part of an io_uring request or reply.
 struct UringEntInOut {
@@ -77,6 +124,7 @@ constexpr size_t operation_header_size(uint32_t opcode) {
     case FUSE_RMDIR:
     case FUSE_STATFS:
     case FUSE_DESTROY:
+    case FUSE_REMOVEXATTR:
       return 0;
     case FUSE_FORGET:
       return sizeof(fuse_forget_in);
@@ -100,6 +148,7 @@ constexpr size_t operation_header_size(uint32_t opcode) {
     case FUSE_OPENDIR:
       return sizeof(fuse_open_in);
     case FUSE_CREATE:
+    case kOpTmpfile:
       return sizeof(fuse_create_in);
     case FUSE_READ:
     case FUSE_READDIR:
@@ -128,6 +177,15 @@ constexpr size_t operation_header_size(uint32_t opcode) {
       return sizeof(fuse_copy_file_range_in);
     case FUSE_SYNCFS:
       return sizeof(fuse_syncfs_in);
+    case FUSE_SETXATTR:
+      return sizeof(fuse_setxattr_in);  // the long form: SETXATTR_EXT is always agreed
+    case FUSE_GETXATTR:
+    case FUSE_LISTXATTR:
+      return sizeof(fuse_getxattr_in);
+    case FUSE_IOCTL:
+      return sizeof(fuse_ioctl_in);
+    case kOpStatx:
+      return sizeof(StatxIn);
     default:
       return kUnknownOperation;
   }

@@ -10,12 +10,13 @@ namespace fs3::fuse {
 namespace {
 
 constexpr uint32_t kMajor = 7;
-constexpr uint32_t kMinorLeast = 31;
+constexpr uint32_t kMinorLeast = 33;  // SETXATTR_EXT: the header of SETXATTR has one size
 
 // What we take when the kernel offers it.
 //  DONT_MASK         the metadata service applies the umask
 //  ATOMIC_O_TRUNC    truncation is part of OPEN, one round trip
 //  AUTO_INVAL_DATA   changed size or mtime drops cached pages: another mount's writes are seen
+//  POSIX_ACL         the kernel checks ACLs as well; it fetches them as extended attributes
 //  HANDLE_KILLPRIV_V2  the kernel says when setuid and setgid must go (ops_write.cc)
 //  no WRITEBACK_CACHE: a shared file's size and times must not be invented by one kernel
 //  no SPLICE_*: measured, no gain for direct reads and a fifth of the speed for cached ones
@@ -24,7 +25,8 @@ constexpr uint64_t kTaken = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRI
                             FUSE_DONT_MASK | FUSE_AUTO_INVAL_DATA | FUSE_DO_READDIRPLUS |
                             FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
                             FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_CACHE_SYMLINKS |
-                            FUSE_HANDLE_KILLPRIV_V2 | FUSE_INIT_EXT | kInitDirectIoAllowMmap;
+                            FUSE_HANDLE_KILLPRIV_V2 | FUSE_INIT_EXT | FUSE_SETXATTR_EXT |
+                            FUSE_POSIX_ACL | kInitDirectIoAllowMmap;
 
 }  // namespace
 
@@ -40,7 +42,7 @@ Result<Negotiated> negotiate_init(Bytes arguments, const Negotiation& wanted) {
   if (in.major != kMajor || in.minor < kMinorLeast) {
     return Status(EPROTO, "fuse/init",
                   "the kernel speaks FUSE " + std::to_string(in.major) + "." +
-                      std::to_string(in.minor) + ", fs3 needs 7.31 (Linux 5.4) or later");
+                      std::to_string(in.minor) + ", fs3 needs 7.33 (Linux 5.12) or later");
   }
   uint64_t offered = in.flags;
   if (in.flags & FUSE_INIT_EXT) offered |= static_cast<uint64_t>(in.flags2) << 32;

@@ -13,8 +13,8 @@ constexpr int64_t kChangeMattersNs = 10'000'000'000;
 
 }  // namespace
 
-void NodeTable::told(uint64_t node, uint64_t version, uint32_t mode, int64_t until_ns,
-                     uint64_t lookups) {
+void NodeTable::told(uint64_t node, uint64_t version, uint32_t mode, uint32_t flags,
+                     int64_t until_ns, uint64_t lookups) {
   Shard& part = shard(node);
   std::lock_guard lock(part.mutex);
   auto found = part.nodes.find(node);
@@ -27,6 +27,7 @@ void NodeTable::told(uint64_t node, uint64_t version, uint32_t mode, int64_t unt
   if (version < known.version) return;
   known.version = version;
   known.mode = mode;
+  known.flags = flags;
   known.until_ns = std::max(known.until_ns, until_ns);
 }
 
@@ -131,6 +132,16 @@ void NodeTable::set_mode(uint64_t node, uint32_t mode) {
   std::lock_guard lock(part.mutex);
   auto found = part.nodes.find(node);
   if (found != part.nodes.end()) found->second.mode = mode;
+}
+
+std::optional<uint32_t> NodeTable::flags(uint64_t node, int64_t now) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found == part.nodes.end() || found->second.until_ns <= now || found->second.changing != 0) {
+    return std::nullopt;
+  }
+  return found->second.flags;
 }
 
 ChangeMark::ChangeMark(NodeTable& table, uint64_t first, uint64_t second)

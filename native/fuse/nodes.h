@@ -3,7 +3,7 @@
 // Its purposes: (a) open() keeps the page cache while a file is unchanged; (b) open() notices that
 // the kernel believes outdated attributes; (c) attributes that were fetched before a change made
 // here are not passed on after it; (d) nor a length that was fetched before this mount settled a
-// newer one.
+// newer one; (e) what the kernel asks about an inode without extended attributes costs no call.
 //
 // Thread safety: from any thread; sharded, no lock is held across calls out.
 #pragma once
@@ -12,6 +12,7 @@
 #include <atomic>
 #include <cstdint>
 #include <mutex>
+#include <optional>
 #include <unordered_map>
 
 namespace fs3::fuse {
@@ -27,8 +28,10 @@ struct ContentVersion {
 class NodeTable {
  public:
   // Attributes with this inode version go to the kernel, which may believe them until then.
-  // `lookups`: how many the kernel will give back with FORGET (1 for entries, 0 for attributes).
-  void told(uint64_t node, uint64_t version, uint32_t mode, int64_t until_ns, uint64_t lookups);
+  // `flags`: of meta.InodeFlag. `lookups`: how many the kernel will give back with FORGET (1 for
+  // entries, 0 for attributes).
+  void told(uint64_t node, uint64_t version, uint32_t mode, uint32_t flags, int64_t until_ns,
+            uint64_t lookups);
   void forget(uint64_t node, uint64_t lookups);
 
   // (a) True when the content is what it was at this mount's last open. Remembers the new state.
@@ -57,6 +60,8 @@ class NodeTable {
   // Mode bits as last told; 0 when unknown.
   uint32_t mode(uint64_t node);
   void set_mode(uint64_t node, uint32_t mode);
+  // The flags, while the kernel may still believe the attributes they came with.
+  std::optional<uint32_t> flags(uint64_t node, int64_t now);
 
   size_t size();
 
@@ -66,6 +71,7 @@ class NodeTable {
     uint64_t version = 0;
     int64_t until_ns = 0;
     uint32_t mode = 0;
+    uint32_t flags = 0;
     uint32_t changing = 0;
     int64_t changed_ns = 0;
     Settled settled;

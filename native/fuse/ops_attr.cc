@@ -1,4 +1,4 @@
-// Attributes: getattr, setattr, statfs.
+// Attributes: getattr, statx, setattr, statfs.
 #include <sys/stat.h>
 
 #include <algorithm>
@@ -40,6 +40,35 @@ bool changes_nothing(const fuse_setattr_in& in) {
   return !(in.valid & kChanges);
 }
 
+StatxTime statx_time(uint64_t seconds, uint32_t nanoseconds) {
+  return {static_cast<int64_t>(seconds), nanoseconds, 0};
+}
+
+StatxOut extend(const fuse_attr& basic, int64_t btime_ns, int64_t ttl) {
+  StatxOut out{};
+  SplitTime valid = split_time(ttl), birth = split_time(btime_ns);
+  out.attr_valid = valid.seconds;
+  out.attr_valid_nsec = valid.nanoseconds;
+  Statx& stat = out.stat;
+  stat.mask = STATX_BASIC_STATS | STATX_BTIME;
+  stat.blksize = basic.blksize;
+  stat.nlink = basic.nlink;
+  stat.uid = basic.uid;
+  stat.gid = basic.gid;
+  stat.mode = static_cast<uint16_t>(basic.mode);
+  stat.ino = basic.ino;
+  stat.size = basic.size;
+  stat.blocks = basic.blocks;
+  stat.atime = statx_time(basic.atime, basic.atimensec);
+  stat.mtime = statx_time(basic.mtime, basic.mtimensec);
+  stat.ctime = statx_time(basic.ctime, basic.ctimensec);
+  stat.btime = statx_time(birth.seconds, birth.nanoseconds);
+  // The kernel's encoding of device numbers in 32 bits: new_decode_dev().
+  stat.rdev_major = (basic.rdev & 0xfff00) >> 8;
+  stat.rdev_minor = (basic.rdev & 0xff) | ((basic.rdev >> 12) & 0xfff00);
+  return out;
+}
+
 bool owns_file(const Request& request, const pb::Attr& attr) {
   bool owner = request.uid() == 0 || request.uid() == attr.uid();
   return owner && attr.type() != pb::DIRECTORY;
@@ -53,6 +82,23 @@ void ClusterFs::getattr(RequestPtr request) {
   call_for<pb::AttrReply>(std::move(request), pb::GETATTR, body,
                           [this](RequestPtr request, const pb::AttrReply& reply) {
                             reply_attr(std::move(request), reply.attr(), reply.lease());
+                          });
+}
+
+// The same with the time of birth, which is all that the kernel asks this way for.
+void ClusterFs::statx(RequestPtr request) {
+  pb::GetAttrRequest body;
+  body.set_inode(request->node());
+  call_for<pb::AttrReply>(std::move(request), pb::GETATTR, body,
+                          [this](RequestPtr request, const pb::AttrReply& reply) {
+                            const pb::Attr& attr = reply.attr();
+                            if (attr.inode() != request->node())
+                              return reply_error(std::move(request), EIO);
+                            fuse_attr basic{};
+                            fill_attr(attr, &basic);
+                            int64_t ttl = ttl_ns(reply.lease());
+                            told(attr, ttl, 0);
+                            reply_value(std::move(request), extend(basic, attr.btime_ns(), ttl));
                           });
 }
 

@@ -131,7 +131,7 @@ bool ClusterFs::pack_entry(Directory& directory, const DirectoryPage& page,
   if (!fresh) return packer.add_plus(entry.name(), entry.inode(), type, entry.cookie(), out);
   fill_entry(entry.attr(), ttl, &out);
   if (!packer.add_plus(entry.name(), entry.inode(), type, entry.cookie(), out)) return false;
-  nodes_.told(entry.inode(), entry.attr().version(), out.attr.mode, now + ttl, 1);
+  told(entry.attr(), ttl, 1);
   return true;
 }
 

@@ -80,11 +80,14 @@ bool ClusterFs::make_handle(const pb::OpenReply& reply, const std::string& raw, 
   return true;
 }
 
+// Also TMPFILE, which comes with "/" for a name.
 void ClusterFs::create(RequestPtr request) {
   Bytes payload = request->payload();
   std::string_view name;
   const auto& in = request->arguments<fuse_create_in>();
-  if (int error = take_name(payload, &name)) return reply_error(std::move(request), error);
+  bool nameless = request->opcode() == kOpTmpfile;
+  int error = nameless ? 0 : take_name(payload, &name);
+  if (error != 0) return reply_error(std::move(request), error);
   pb::CreateRequest body;
   body.set_parent(request->node());
   body.set_name(name.data(), name.size());
@@ -92,7 +95,7 @@ void ClusterFs::create(RequestPtr request) {
   body.set_type(pb::FILE);
   body.set_exclusive(in.flags & O_EXCL);
   body.set_open(true);
-  body.set_flags(in.flags);
+  body.set_flags(in.flags | (nameless ? O_TMPFILE : 0));
   call(
       std::move(request), pb::CREATE, body.SerializeAsString(), in.umask,
       [this](RequestPtr request, std::string raw) { created(std::move(request), std::move(raw)); });
@@ -114,7 +117,7 @@ void ClusterFs::created(RequestPtr request, std::string raw) {
   } out;
   int64_t ttl = ttl_ns(reply.lease());
   fill_entry(attr, ttl, &out.entry);
-  nodes_.told(attr.inode(), attr.version(), out.entry.attr.mode, now_ns() + ttl, 1);
+  told(attr, ttl, 1);
   if (!make_handle(reply, raw, flags, &out.open)) {
     nodes_.forget(attr.inode(), 1);
     return reply_error(std::move(request), ENFILE);

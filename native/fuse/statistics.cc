@@ -77,6 +77,20 @@ std::string_view operation_name(uint32_t opcode) {
       return "syncfs";
     case FUSE_RENAME2:
       return "rename2";
+    case FUSE_SETXATTR:
+      return "setxattr";
+    case FUSE_GETXATTR:
+      return "getxattr";
+    case FUSE_LISTXATTR:
+      return "listxattr";
+    case FUSE_REMOVEXATTR:
+      return "removexattr";
+    case FUSE_IOCTL:
+      return "ioctl";
+    case kOpTmpfile:
+      return "tmpfile";
+    case kOpStatx:
+      return "statx";
     default:
       return "other";
   }

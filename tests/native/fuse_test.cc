@@ -167,8 +167,16 @@ TEST(Negotiate, IgnoresSecondFlagsWithoutExtension) {
   EXPECT_EQ(answer->out.minor, 36u);
 }
 
+TEST(Negotiate, AclsAreCheckedByTheKernelToo) {
+  fuse_init_in in = kernel_offer(42);
+  auto answer = negotiate_init(bytes_of(view(in)), {});
+  ASSERT_TRUE(answer.ok());
+  EXPECT_NE(answer->out.flags & FUSE_POSIX_ACL, 0u);
+  EXPECT_NE(answer->out.flags & FUSE_SETXATTR_EXT, 0u);
+}
+
 TEST(Negotiate, RefusesOldKernelsAndShortRequests) {
-  fuse_init_in in = kernel_offer(30);
+  fuse_init_in in = kernel_offer(32);
   EXPECT_EQ(negotiate_init(bytes_of(view(in)), {}).status().code(), uint32_t{EPROTO});
   EXPECT_FALSE(negotiate_init(bytes_of(view(in)).first(12), {}).ok());
 }
@@ -253,7 +261,7 @@ TEST(NodeTable, KeepsPagesWhileContentIsTheSame) {
   NodeTable nodes;
   ContentVersion version{.data_version = 3, .size = 10, .mtime_ns = 5};
   EXPECT_FALSE(nodes.content_unchanged(8, version)) << "never looked up";
-  nodes.told(8, 1, 0644, 0, 1);
+  nodes.told(8, 1, 0644, 0, 0, 1);
   EXPECT_FALSE(nodes.content_unchanged(8, version)) << "first open";
   EXPECT_TRUE(nodes.content_unchanged(8, version));
   version.data_version = 4;
@@ -265,17 +273,32 @@ TEST(NodeTable, KeepsPagesWhileContentIsTheSame) {
 
 TEST(NodeTable, NoticesWhatTheKernelBelieves) {
   NodeTable nodes;
-  nodes.told(8, 5, 0644, 1000, 1);
+  nodes.told(8, 5, 0644, 0, 1000, 1);
   EXPECT_FALSE(nodes.told_otherwise(8, 5, 500));
   EXPECT_TRUE(nodes.told_otherwise(8, 6, 500));
   EXPECT_FALSE(nodes.told_otherwise(8, 6, 1000)) << "expired: the kernel asks by itself";
-  nodes.told(8, 4, 0600, 9000, 0);
+  nodes.told(8, 4, 0600, 0, 9000, 0);
   EXPECT_EQ(nodes.mode(8), 0644u) << "an older reply does not go back";
+}
+
+TEST(NodeTable, KnowsFlagsAsLongAsTheKernelBelieves) {
+  NodeTable nodes;
+  EXPECT_FALSE(nodes.flags(8, 0).has_value()) << "never looked up";
+  nodes.told(8, 5, 0644, 0, 1000, 1);
+  EXPECT_EQ(nodes.flags(8, 999), 0u);
+  EXPECT_FALSE(nodes.flags(8, 1000).has_value()) << "expired";
+  {
+    ChangeMark change(nodes, 8);
+    EXPECT_FALSE(nodes.flags(8, 999).has_value()) << "somebody here may be adding one";
+  }
+  nodes.told(8, 6, 0644, 4, 1000, 0);
+  nodes.told(8, 5, 0644, 0, 1000, 0);
+  EXPECT_EQ(nodes.flags(8, 999), 4u) << "an older reply does not go back";
 }
 
 TEST(NodeTable, RemembersChanges) {
   NodeTable nodes;
-  nodes.told(8, 1, 0644, 0, 1);
+  nodes.told(8, 1, 0644, 0, 0, 1);
   int64_t before = now_ns();
   EXPECT_FALSE(nodes.changed_since(8, before));
   {
@@ -290,7 +313,7 @@ TEST(NodeTable, KeepsTheNewestSettlement) {
   NodeTable nodes;
   nodes.set_settled(7, {.version = 3, .size = 100, .mtime_ns = 1});
   EXPECT_EQ(nodes.settled(7).version, 0u);  // a node that the kernel does not know
-  nodes.told(7, 1, 0644, 0, 1);
+  nodes.told(7, 1, 0644, 0, 0, 1);
   nodes.set_settled(7, {.version = 3, .size = 100, .mtime_ns = 1});
   nodes.set_settled(7, {.version = 2, .size = 50, .mtime_ns = 2});
   EXPECT_EQ(nodes.settled(7).version, 3u);
@@ -301,7 +324,7 @@ TEST(NodeTable, KeepsTheNewestSettlement) {
 
 TEST(NodeTable, AForgottenChangeSpoilsOlderListings) {
   NodeTable nodes;
-  nodes.told(8, 1, 0644, 0, 1);
+  nodes.told(8, 1, 0644, 0, 0, 1);
   int64_t before = now_ns();
   ChangeMark(nodes, 8).end();
   nodes.forget(8, 1);

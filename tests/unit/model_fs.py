@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 NAME_BYTES_MAX = 255
 NOREPLACE, EXCHANGE = 1, 2
+XATTR_CREATE, XATTR_REPLACE = 1, 2
 
 
 @dataclass(eq=False)
@@ -24,6 +25,8 @@ class Node:
     mtime: int = 0
     ctime: int = 0
     removed: bool = False
+    linkable: bool = False  # made without a name, and has had none yet
+    attributes: dict[bytes, bytes] = field(default_factory=dict)
 
     @property
     def nlink(self) -> int:
@@ -101,6 +104,34 @@ class ModelFs:
         node.target, node.size = target, len(target)
         return self._add(parent, name, node)
 
+    def tmpfile(self, parent: Node) -> Node:
+        self._directory(parent)
+        if parent.removed:
+            raise fail(errno.ENOENT)
+        node = self._new("file")
+        node.names, node.removed, node.linkable = 0, True, True
+        return node
+
+    def setxattr(self, node: Node, name: bytes, value: bytes, flags: int) -> Node:
+        if node.kind == "link":
+            raise fail(errno.EPERM)
+        if name in node.attributes and flags & XATTR_CREATE:
+            raise fail(errno.EEXIST)
+        if name not in node.attributes and flags & XATTR_REPLACE:
+            raise fail(errno.ENODATA)
+        node.attributes[name] = value
+        node.ctime = self.now
+        return node
+
+    def removexattr(self, node: Node, name: bytes) -> Node:
+        if node.kind == "link":
+            raise fail(errno.EPERM)
+        if name not in node.attributes:
+            raise fail(errno.ENODATA)
+        del node.attributes[name]
+        node.ctime = self.now
+        return node
+
     def link(self, node: Node, parent: Node, name: bytes) -> Node:
         self._directory(parent)
         self._name(name)
@@ -108,10 +139,11 @@ class ModelFs:
             raise fail(errno.EEXIST)
         if node.kind == "dir":
             raise fail(errno.EPERM)
-        if node.removed:
+        if parent.removed or (node.removed and not node.linkable):
             raise fail(errno.ENOENT)
         self._add(parent, name, node)
         node.names += 1
+        node.removed = node.linkable = False
         node.ctime = self.now
         return node
 

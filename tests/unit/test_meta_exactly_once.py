@@ -20,6 +20,7 @@ def prepare(world):
     world.mkdir(b"empty")
     world.f = world.write_file(b"f", 5000)
     world.g = world.write_file(b"g", 100)
+    world.call(pb.SETXATTR, inode=world.f, name=b"user.old", value=b"v")
     world.session = world.open(world.g).session
     world.clock.advance(1)
 
@@ -36,6 +37,16 @@ CASES = {
         pb.CREATE,
         lambda w: {"parent": 1, "name": b"new", "open": True, "exclusive": True, "flags": 1},
     ),
+    "create without a name": (
+        pb.CREATE,
+        lambda w: {"parent": 1, "open": True, "flags": os.O_RDWR | os.O_TMPFILE},
+    ),
+    "setxattr": (
+        pb.SETXATTR,
+        lambda w: {"inode": w.f, "name": b"user.new", "value": b"v", "flags": os.XATTR_CREATE},
+    ),
+    "removexattr": (pb.REMOVEXATTR, lambda w: {"inode": w.f, "name": b"user.old"}),
+    "setflags": (pb.SETFLAGS, lambda w: {"inode": w.f, "flags": pb.IMMUTABLE}),
     "mkdir": (pb.MKDIR, lambda w: {"parent": 1, "name": b"new", "mode": 0o755}),
     "symlink": (pb.SYMLINK, lambda w: {"parent": 1, "name": b"new", "target": b"x"}),
     "link": (pb.LINK, lambda w: {"inode": w.f, "parent": 1, "name": b"new"}),

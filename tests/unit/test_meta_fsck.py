@@ -8,11 +8,16 @@ from meta_world import CLIENT, World
 from fs3._proto import meta_pb2 as pb
 from fs3.kv import keys
 from fs3.kv.memory import MemoryStore
-from fs3.meta import dirent, garbage, intent, session
+from fs3.meta import acl, dirent, garbage, intent, session, xattr
 from fs3.meta import inode as inodes
 from fs3.meta.fsck import fsck, live_files
 from fs3.meta.intent import TruncateIntent
 from fs3.meta.session import Session
+
+# u::rwx, u:9:rw-, g::r--, m::rw-, o::---
+ACL = bytes.fromhex(
+    "0200000001000700ffffffff020006000900000004000400ffffffff10000600ffffffff20000000ffffffff"
+)
 
 
 @pytest.fixture
@@ -27,6 +32,8 @@ def tree():
     world.call(pb.LINK, inode=world.g, parent=world.d, name=b"g2")
     world.gone = world.write_file(b"gone", 7)
     world.unlink(b"gone")
+    world.call(pb.SETXATTR, inode=world.g, name=b"user.a", value=b"v")
+    world.call(pb.SETXATTR, inode=world.sub, name=acl.ACCESS, value=ACL)
     assert fsck(world.kv) == []
     return world
 
@@ -119,6 +126,17 @@ DAMAGE = {
         "gc_inode",
         lambda t, w: t.set(keys.garbage(5, w.gone), garbage.Row(garbage.UNKNOWN, 1).encode()),
     ),
+    "attribute record": ("record", lambda t, w: t.set(keys.xattr(w.g, b"user.a"), b"\x63v")),
+    "attribute key": ("record", lambda t, w: t.set(keys.xattr(w.g, b""), b"\x01v")),
+    "acl record": ("record", lambda t, w: t.set(keys.xattr(w.sub, acl.ACCESS), b"\x01acl")),
+    "attribute of nothing": (
+        "xattr_inode",
+        lambda t, w: t.set(keys.xattr(999, b"user.a"), xattr.encode(b"")),
+    ),
+    "attribute without flag": ("xattr_inode", change("g", flags=0)),
+    "flag without attribute": ("xattr_inode", lambda t, w: t.clear(keys.xattr(w.g, b"user.a"))),
+    "flag without acl": ("xattr_inode", lambda t, w: t.clear(keys.xattr(w.sub, acl.ACCESS))),
+    "mode beside its acl": ("acl_mode", change("sub", mode=0o740)),
     "session of a directory": ("session_inode", ghost_session),
     "session without index": (
         "session_inode",

@@ -57,6 +57,11 @@ class NameSpace(RuleBasedStateMachine):
             assert attr.type == KINDS[node.kind]
             assert (attr.nlink, attr.size) == (node.nlink, node.size)
             assert (attr.mtime_ns, attr.ctime_ns) == (node.mtime, node.ctime)
+            names = self.world.call(pb.LISTXATTR, inode=self.inodes[node]).names
+            assert list(names) == sorted(node.attributes)
+            for name, value in node.attributes.items():
+                fields = {"inode": self.inodes[node], "name": name}
+                assert self.world.call(pb.GETXATTR, **fields).value == value
 
     def adopt(self, node: Node | None, inode: int) -> None:
         if node is not None:
@@ -90,6 +95,46 @@ class NameSpace(RuleBasedStateMachine):
             inode = reply.entry.attr.inode if reply else 0
         self.adopt(node, inode)
         self.compare(node, parent)
+
+    @rule(data=st.data())
+    def make_without_name(self, data):
+        parent = self.directory(data)
+        flags = os.O_RDWR | os.O_TMPFILE
+        fields = {"parent": self.inodes[parent], "mode": 0o644, "open": True, "flags": flags}
+        node, reply = self.both(lambda: self.model.tmpfile(parent), pb.CREATE, **fields)
+        if node is not None:
+            self.adopt(node, reply.attr.inode)
+            self.held[node] = reply.session
+        self.compare(node, parent)
+
+    @rule(
+        data=st.data(),
+        name=st.sampled_from([b"user.a", b"user.b"]),
+        value=st.sampled_from([b"", b"1", b"x" * 1000]),
+        flags=st.integers(0, 3),
+    )
+    def set_attribute(self, data, name, value, flags):
+        node = self.node(data)
+        if node.removed and node not in self.held:
+            return
+        fields = {"inode": self.inodes[node], "name": name}
+        self.both(
+            lambda: self.model.setxattr(node, name, value, flags),
+            pb.SETXATTR,
+            value=value,
+            flags=flags,
+            **fields,
+        )
+        self.compare(node)
+
+    @rule(data=st.data(), name=st.sampled_from([b"user.a", b"user.b"]))
+    def remove_attribute(self, data, name):
+        node = self.node(data)
+        if node.removed and node not in self.held:
+            return
+        fields = {"inode": self.inodes[node], "name": name}
+        self.both(lambda: self.model.removexattr(node, name), pb.REMOVEXATTR, **fields)
+        self.compare(node)
 
     @rule(data=st.data(), name=NAMES)
     def link(self, data, name):

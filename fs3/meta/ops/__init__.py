@@ -19,18 +19,23 @@ from fs3.meta.ops.append import append
 from fs3.meta.ops.close import close
 from fs3.meta.ops.create import create
 from fs3.meta.ops.getattr import getattr_
+from fs3.meta.ops.getxattr import getxattr
 from fs3.meta.ops.keepalive import keepalive
 from fs3.meta.ops.link import link
+from fs3.meta.ops.listxattr import listxattr
 from fs3.meta.ops.lookup import lookup
 from fs3.meta.ops.mkdir import mkdir
 from fs3.meta.ops.open import open_, writes
 from fs3.meta.ops.readdir import readdir
 from fs3.meta.ops.readlink import readlink
+from fs3.meta.ops.removexattr import removexattr
 from fs3.meta.ops.rename import rename
 from fs3.meta.ops.resolve import resolve
 from fs3.meta.ops.rmdir import rmdir
 from fs3.meta.ops.routing import get_routing
 from fs3.meta.ops.setattr import setattr_
+from fs3.meta.ops.setflags import setflags
+from fs3.meta.ops.setxattr import setxattr
 from fs3.meta.ops.statfs import statfs
 from fs3.meta.ops.symlink import symlink
 from fs3.meta.ops.sync import changes, sync
@@ -96,5 +101,17 @@ VERBS: dict[int, Verb] = {
         Verb(pb.ACCESS, "access", pb.AccessRequest, pb.AttrReply, access, _never),
         Verb(pb.APPEND, "append", pb.AppendRequest, pb.AppendReply, append, _always),
         Verb(pb.ALLOCATE, "allocate", pb.AllocateRequest, pb.AttrReply, allocate, _always),
+        Verb(pb.SETXATTR, "setxattr", pb.SetXattrRequest, pb.AttrReply, setxattr, _always),
+        Verb(pb.GETXATTR, "getxattr", pb.GetXattrRequest, pb.GetXattrReply, getxattr, _never),
+        Verb(pb.LISTXATTR, "listxattr", pb.ListXattrRequest, pb.ListXattrReply, listxattr, _never),
+        Verb(
+            pb.REMOVEXATTR,
+            "removexattr",
+            pb.RemoveXattrRequest,
+            pb.AttrReply,
+            removexattr,
+            _always,
+        ),
+        Verb(pb.SETFLAGS, "setflags", pb.SetFlagsRequest, pb.AttrReply, setflags, _always),
     )
 }

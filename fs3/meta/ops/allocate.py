@@ -15,7 +15,8 @@ from fs3.meta import session
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
 from fs3.meta.inode import FILE, Inode
-from fs3.meta.permission import WRITE, mode_without_privileges, require
+from fs3.meta.permission import WRITE, require
+from fs3.meta.privileges import drop_privileges
 from fs3.meta.truncate import wait_for_intent
 
 
@@ -36,8 +37,7 @@ def allocate(
     wait_for_intent(txn, inode)
     _require_room(inode, request.length, context)
     inode.ctime_ns = context.now_ns
-    if not context.caller.is_root:
-        inode.mode = mode_without_privileges(inode, context.caller)
+    drop_privileges(txn, inode, context.caller, root_keeps_mode=True)
     if end > inode.size and not request.keep_size:
         inode.resize(end)
         inode.data_version += 1

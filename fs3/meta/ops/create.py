@@ -1,4 +1,5 @@
-"""CREATE: open(O_CREAT) and mknod. With `open`, an existing file is opened unless O_EXCL."""
+"""CREATE: open(O_CREAT) and mknod. With `open`, an existing file is opened unless O_EXCL; with
+O_TMPFILE the file gets no name (tmpfile.py)."""
 
 import errno
 
@@ -6,11 +7,13 @@ from fs3._proto import meta_pb2
 from fs3.kv.api import Transaction
 from fs3.meta import dirent
 from fs3.meta import inode as inodes
+from fs3.meta.birth import make_child
 from fs3.meta.context import Context
 from fs3.meta.faults import bad_request, refuse
-from fs3.meta.inode import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FILE, SYMLINK, Inode
+from fs3.meta.inode import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FILE, SYMLINK
 from fs3.meta.ops.open import grant, open_existing
-from fs3.meta.permission import EXECUTE, WRITE, inherited, require
+from fs3.meta.ops.tmpfile import O_TMPFILE, tmpfile
+from fs3.meta.permission import EXECUTE, require
 
 
 def create(
@@ -19,6 +22,8 @@ def create(
     kind = request.type or FILE
     if kind in (DIRECTORY, SYMLINK) or (request.open and kind != FILE):
         raise bad_request("create", f"type: {kind} cannot be made by this call")
+    if request.open and request.flags & O_TMPFILE == O_TMPFILE:
+        return tmpfile(txn, request, context)
     directory = inodes.load_directory(txn, request.parent, "create")
     require(directory, context.caller, EXECUTE, "create")
     dirent.check_name(request.name, "create")
@@ -30,7 +35,7 @@ def create(
         return open_existing(txn, inode, request.flags, context)
     if kind in (CHAR_DEVICE, BLOCK_DEVICE) and not context.caller.is_root:
         raise refuse(errno.EPERM, "create", "only root makes devices")
-    mode = request.mode & 0o7777 & ~context.umask
+    mode = request.mode & 0o7777
     inode = make_child(txn, directory, request.name, kind, mode, context, "create")
     inode.rdev = request.rdev if kind in (CHAR_DEVICE, BLOCK_DEVICE) else 0
     if kind == FILE:
@@ -41,41 +46,3 @@ def create(
         # The mode of a new file does not bind its creator: open(O_CREAT | O_RDWR, 0) succeeds.
         return grant(txn, inode, request.flags, context, created=True)
     return meta_pb2.OpenReply(attr=inode.attr(), lease=context.lease(inode.number), created=True)
-
-
-def make_child(
-    txn: Transaction,
-    directory: Inode,
-    name: bytes,
-    kind: int,
-    mode: int,
-    context: Context,
-    where: str,
-) -> Inode:
-    """A new inode under a name that is free, and the changes of its directory, stored; the inode
-    itself is for the caller to complete and store. `mode` has the umask applied."""
-    require(directory, context.caller, WRITE | EXECUTE, where)
-    if directory.nlink == 0:
-        raise refuse(errno.ENOENT, where, f"directory {directory.number} was removed")
-    is_directory = kind == DIRECTORY
-    mode, gid = inherited(directory, context.caller, mode, is_directory=is_directory)
-    number = context.new_inode()
-    now_ns = context.now_ns
-    inode = Inode(
-        number=number,
-        type=kind,
-        mode=mode,
-        nlink=2 if is_directory else 1,
-        uid=context.caller.uid,
-        gid=gid,
-        atime_ns=now_ns,
-        mtime_ns=now_ns,
-        ctime_ns=now_ns,
-        btime_ns=now_ns,
-        parent=directory.number if is_directory else 0,
-    )
-    dirent.store(txn, directory.number, name, number, kind)
-    directory.nlink += is_directory
-    directory.touch(now_ns)
-    inodes.store(txn, directory)
-    return inode

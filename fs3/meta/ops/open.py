@@ -15,7 +15,15 @@ from fs3.meta import session
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
 from fs3.meta.inode import DIRECTORY, FILE, SYMLINK, Inode
-from fs3.meta.permission import EXECUTE, READ, WRITE, allowed, require, require_owner
+from fs3.meta.permission import (
+    EXECUTE,
+    READ,
+    WRITE,
+    allowed,
+    require,
+    require_changeable,
+    require_owner,
+)
 from fs3.meta.session import Session
 from fs3.meta.truncate import truncate, wait_for_intent
 
@@ -37,6 +45,8 @@ def open_existing(
 ) -> meta_pb2.OpenReply:
     _check_kind(inode, flags)
     require(inode, context.caller, _wanted(flags), "open")
+    if writes(flags) and (flags & os.O_TRUNC or not flags & os.O_APPEND):
+        require_changeable(inode, "open")  # the end of an append-only file may be written
     if flags & os.O_NOATIME:
         require_owner(inode, context.caller, "open")
     if inode.type == FILE:

@@ -7,10 +7,10 @@ from fs3._proto import meta_pb2
 from fs3.kv.api import Transaction
 from fs3.meta import dirent
 from fs3.meta import inode as inodes
+from fs3.meta.birth import make_child
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
 from fs3.meta.inode import SYMLINK
-from fs3.meta.ops.create import make_child
 from fs3.meta.permission import EXECUTE, require
 
 
