@@ -209,9 +209,7 @@ class File(io.RawIOBase):
         _check_offset(offset)
         self._one(Fallocate(self._opened.handle, mode, offset, max(length, 0)))
 
-    def copy_range_to(
-        self, target: "File", length: int, *, offset: int, target_offset: int
-    ) -> int:
+    def copy_range_to(self, target: "File", length: int, *, offset: int, target_offset: int) -> int:
         """As os.copy_file_range, between files of one client: the bytes do not pass through
         Python, holes stay holes. Returns the bytes copied: fewer at the end of this file, and as
         many as suits one call. No position moves."""
@@ -260,9 +258,7 @@ class File(io.RawIOBase):
 
     # ---- inside ----
 
-    def _one(
-        self, call: Read | Write | Seek | Fallocate | CopyRange | Flush | Fsync
-    ) -> Any:
+    def _one(self, call: Read | Write | Seek | Fallocate | CopyRange | Flush | Fsync) -> Any:
         return self._client._run(self._client._operations.one(call, self._path))
 
     def _end(self) -> int:

@@ -21,7 +21,7 @@ more. The version of the inode tells: every change of its names or its link coun
 | drop_xattr | an extended attribute of a missing inode goes |
 | xattr_flags | the flags of an inode become those of the attributes that are there |
 | acl_mode | an access ACL takes over the mode; one that says no more goes |
-| drop_intent, drop_appends | a truncate of something that is no file goes; what was reserved there |
+| drop_intent, drop_appends | a truncate of what is no file goes; what was reserved there |
 
 Nothing here removes a record that is the only one of its kind: inodes, and with them chunks, go by
 the gc queue only, and only when they had no link before.

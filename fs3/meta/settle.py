@@ -30,8 +30,9 @@ def settle(
     measure: bool,
     where: str,
 ) -> None:
-    """`measure`: holes may have come or gone, so storage is asked how much there is. Changes `inode` (the caller stores it). `session` is None when it was pruned. `mtime_ns` is
-    the time of the last write by the client's clock, None = now."""
+    """`measure`: holes may have come or gone, so storage is asked how much there is. Changes
+    `inode` (the caller stores it). `session` is None when it was pruned. `mtime_ns` is the time of
+    the last write by the client's clock, None = now."""
     if written_end > limits.FILE_BYTES_MAX:
         raise refuse(errno.EFBIG, where, f"written_end: {written_end} is beyond the largest file")
     wait_for_intent(txn, inode)

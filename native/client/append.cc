@@ -148,10 +148,9 @@ void try_to_place(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenF
       request.set_at_least(file->written_end);
     }
   }
-  send_own_meta_call(core, lane, proto::meta::APPEND, request.SerializeAsString(),
-                     [core, file, batch](const Result<std::string>& reply) {
-                       placed(core, file, *batch, reply);
-                     });
+  send_own_meta_call(
+      core, lane, proto::meta::APPEND, request.SerializeAsString(),
+      [core, file, batch](const Result<std::string>& reply) { placed(core, file, *batch, reply); });
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Whole-chunk work, mostly of servers: truncate, remove, find the end. Idempotent: every step may be
-// repeated, by retries inside and by callers who do not know how far an earlier call came.
+// Whole-chunk work, mostly of servers: truncate, remove, find the end. Idempotent: every step may
+// be repeated, by retries inside and by callers who do not know how far an earlier call came.
 //
 // What exists is asked of storage (QUERY_LAST per chain), not derived from the file's size:
 // unsettled writes leave chunks beyond it, and sparse files have fewer than it says.

@@ -208,8 +208,7 @@ class ClientImpl : public Client {
     client::remove_chunks(core_, inode, layout, std::move(done));
   }
 
-  void measure(uint64_t inode, std::string layout,
-               Function<void(Result<Measure>)> done) override {
+  void measure(uint64_t inode, std::string layout, Function<void(Result<Measure>)> done) override {
     if (Status status = usable(); !status.ok()) return done(std::move(status));
     client::measure(core_, inode, layout, std::move(done));
   }

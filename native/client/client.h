@@ -95,8 +95,8 @@ class Client {
   // whole at its place (append.h). The handle need not be open for appending.
   virtual void append(FileHandle file, Buffer data, AppendMode mode,
                       Function<void(Result<Appended>)> done) = 0;
-  // As SEEK_DATA and SEEK_HOLE of lseek(2): the first byte at or after `offset` that is data, or not
-  // (the end of the file is a hole). ENXIO at or beyond the end, and when no data follows.
+  // As SEEK_DATA and SEEK_HOLE of lseek(2): the first byte at or after `offset` that is data, or
+  // not (the end of the file is a hole). ENXIO at or beyond the end, and when no data follows.
   virtual void seek(FileHandle file, uint64_t offset, SeekFor what,
                     Function<void(Result<uint64_t>)> done) = 0;
   // As fallocate(2) with these flags: 0 or KEEP_SIZE (space for the range: ENOSPC when the cluster

@@ -174,8 +174,8 @@ Status check(const Handle& from, uint64_t from_offset, const Handle& to, uint64_
   if (from_offset > kFileBytesMax || to_offset > kFileBytesMax) {
     return Status(EFBIG, kWhere, "offset is beyond 2^62 bytes");
   }
-  bool overlap = from.file == to.file && from_offset < to_offset + length &&
-                 to_offset < from_offset + length;
+  bool overlap =
+      from.file == to.file && from_offset < to_offset + length && to_offset < from_offset + length;
   if (overlap) return Status(EINVAL, kWhere, "the ranges of one file overlap");
   return Status();
 }
@@ -186,7 +186,8 @@ void copy_range(const std::shared_ptr<Core>& core, const FileHandle& from, uint6
                 const FileHandle& to, uint64_t to_offset, uint64_t length,
                 Function<void(Result<uint64_t>)> done) {
   // Who asks for "all of it" names no length that fits behind the offset.
-  length = std::min(length, kFileBytesMax - std::min(kFileBytesMax, std::max(from_offset, to_offset)));
+  length =
+      std::min(length, kFileBytesMax - std::min(kFileBytesMax, std::max(from_offset, to_offset)));
   if (Status status = check(*from, from_offset, *to, to_offset, length); !status.ok()) {
     return done(std::move(status));
   }

@@ -134,8 +134,8 @@ class NextData : public std::enable_shared_from_this<NextData> {
     while (at_ < end_) {
       Gap stored = stored_at(map, at_, known);
       Gap mine = dirty_at(at_);
-      Gap first = mine.length > 0 && (stored.length == 0 || mine.offset <= stored.offset) ? mine
-                                                                                         : stored;
+      Gap first =
+          mine.length > 0 && (stored.length == 0 || mine.offset <= stored.offset) ? mine : stored;
       bool begins_later = first.length == 0 || first.offset > at_;
       if (found_.length > 0 && begins_later && at_ < known) return finish();
       if (first.length == 0 || first.offset >= known) {

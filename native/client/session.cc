@@ -37,8 +37,7 @@ struct Settlement {
 // Under any open session: a file may be written through one handle and synced through another that
 // only reads. REQUIRES: the file's mutex held.
 Settlement settlement(const OpenFile& file, uint64_t generation) {
-  Settlement told{{}, generation, file.acked_end, file.unsettled(), file.mtime_ns,
-                  file.made_holes};
+  Settlement told{{}, generation, file.acked_end, file.unsettled(), file.mtime_ns, file.made_holes};
   for (const Handle* handle : file.handles) {
     if (told.session.empty() && !handle->closed) told.session = handle->session;
   }

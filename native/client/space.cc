@@ -136,7 +136,7 @@ class Punch : public std::enable_shared_from_this<Punch> {
   const uint64_t chunk_size_;
   const uint64_t begin_;
   const uint64_t end_;
-  uint64_t index_;  // the next chunk to look at
+  uint64_t index_;      // the next chunk to look at
   uint64_t limit_ = 0;  // what map_ knows ends here
   std::optional<ChunkMap> map_;
   size_t open_ = 0;

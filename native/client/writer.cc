@@ -42,14 +42,13 @@ std::vector<Callback> take_due(OpenFile& file) {
   std::vector<Callback> callbacks;
   std::erase_if(file.waiters, [&](OpenFile::Waiter& waiter) {
     bool all = waiter.last_chunk == UINT64_MAX;
-    bool settled =
-        all ? file.dirty.settled(waiter.epoch)
-            : file.dirty.settled(waiter.epoch, waiter.first_chunk, waiter.last_chunk);
+    bool settled = all ? file.dirty.settled(waiter.epoch)
+                       : file.dirty.settled(waiter.epoch, waiter.first_chunk, waiter.last_chunk);
     if (!settled) return false;
-    callbacks.push_back({waiter.lane, [done = std::move(waiter.done),
-                                       status = std::move(waiter.status)]() mutable {
-                           done(std::move(status));
-                         }});
+    callbacks.push_back(
+        {waiter.lane, [done = std::move(waiter.done), status = std::move(waiter.status)]() mutable {
+           done(std::move(status));
+         }});
     return true;
   });
   std::erase_if(file.room_waiters, [&](OpenFile::RoomWaiter& waiter) {
@@ -255,9 +254,9 @@ void write_zeros(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFi
     }
     file->note_write(offset, length, wall_ns());
     count_dirty(*core, *file);
-    wait_through(*file, lane, offset, length, [done = std::move(done)](Result<size_t> result) mutable {
-      done(result.status());
-    });
+    wait_through(
+        *file, lane, offset, length,
+        [done = std::move(done)](Result<size_t> result) mutable { done(result.status()); });
   }
   pump(core, lane, file);
 }

@@ -73,31 +73,32 @@ void ClusterFs::append(RequestPtr request, FilePtr file) {
                        : client::AppendMode::kBuffered;
   uint64_t expected = in.offset;
   Buffer data = request->payload_buffer(in.size);
-  client_->append(
-      file->handle, std::move(data), mode,
-      [this, file, cached, expected,
-       request = std::move(request)](Result<client::Appended> appended) mutable {
-        if (!appended.ok()) return reply_status(std::move(request), appended.status());
-        bool elsewhere = appended->offset != client::Appended::kUnplaced &&
-                         appended->offset != expected;
-        if (cached && elsewhere) (void)session_->invalidate_data(file->inode, 0, 0);
-        written_out(std::move(request), file, appended->length);
-      });
+  client_->append(file->handle, std::move(data), mode,
+                  [this, file, cached, expected,
+                   request = std::move(request)](Result<client::Appended> appended) mutable {
+                    if (!appended.ok()) return reply_status(std::move(request), appended.status());
+                    bool elsewhere = appended->offset != client::Appended::kUnplaced &&
+                                     appended->offset != expected;
+                    if (cached && elsewhere) (void)session_->invalidate_data(file->inode, 0, 0);
+                    written_out(std::move(request), file, appended->length);
+                  });
 }
 
 // After the bytes were taken: waits until they are durable where the write asks for it.
 void ClusterFs::written_out(RequestPtr request, const FilePtr& file, size_t length) {
   const auto& in = request->arguments<fuse_write_in>();
   bool page = in.write_flags & FUSE_WRITE_CACHE;
-  bool more = in.size < kMaxTransfer && in.size > kMaxTransfer - kPageBytes && (in.flags & O_APPEND);
+  bool more =
+      in.size < kMaxTransfer && in.size > kMaxTransfer - kPageBytes && (in.flags & O_APPEND);
   bool syncs = (in.flags & O_DSYNC) && !(file->flags & O_DSYNC) && !page && !more;
   fuse_write_out out{.size = static_cast<uint32_t>(length), .padding = 0};
   if (!syncs) return reply_value(std::move(request), out);
-  client_->fsync(file->handle, true, [this, file, out, request = std::move(request)](Status status) mutable {
-    note_settled(*file);
-    if (!status.ok()) return reply_status(std::move(request), status);
-    reply_value(std::move(request), out);
-  });
+  client_->fsync(file->handle, true,
+                 [this, file, out, request = std::move(request)](Status status) mutable {
+                   note_settled(*file);
+                   if (!status.ok()) return reply_status(std::move(request), status);
+                   reply_value(std::move(request), out);
+                 });
 }
 
 }  // namespace fs3::fuse

@@ -42,8 +42,8 @@ void ClusterFs::lseek(RequestPtr request) {
   if (!known || in.offset > INT64_MAX) return reply_error(std::move(request), EINVAL);
   if (!files_.may_be_mapped(file->inode)) return do_lseek(std::move(request), file);
   auto held = std::make_shared<RequestPtr>(std::move(request));
-  Status asked = session_->flush_pages(
-      file->inode, [this, file, held] { do_lseek(std::move(*held), file); });
+  Status asked =
+      session_->flush_pages(file->inode, [this, file, held] { do_lseek(std::move(*held), file); });
   if (!asked.ok()) reply_status(std::move(*held), asked);
 }
 
@@ -67,16 +67,16 @@ void ClusterFs::copy_file_range(RequestPtr request) {
   bool wide = request->opcode() == kOpCopyFileRange64;
   uint64_t length = wide ? in.len : std::min(in.len, kCopyMax);
   uint64_t from_offset = in.off_in, to_offset = in.off_out;
-  client_->copy_range(
-      from->handle, from_offset, to->handle, to_offset, length,
-      [this, from, to, wide, change = ChangeMark(nodes_, to->inode),
-       request = std::move(request)](Result<uint64_t> copied) mutable {
-        change.end();
-        if (!copied.ok()) return reply_status(std::move(request), copied.status());
-        if (wide) return reply_value(std::move(request), CopyRangeOut{*copied});
-        reply_value(std::move(request),
-                    fuse_write_out{.size = static_cast<uint32_t>(*copied), .padding = 0});
-      });
+  client_->copy_range(from->handle, from_offset, to->handle, to_offset, length,
+                      [this, from, to, wide, change = ChangeMark(nodes_, to->inode),
+                       request = std::move(request)](Result<uint64_t> copied) mutable {
+                        change.end();
+                        if (!copied.ok()) return reply_status(std::move(request), copied.status());
+                        if (wide) return reply_value(std::move(request), CopyRangeOut{*copied});
+                        reply_value(
+                            std::move(request),
+                            fuse_write_out{.size = static_cast<uint32_t>(*copied), .padding = 0});
+                      });
 }
 
 }  // namespace fs3::fuse

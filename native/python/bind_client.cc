@@ -471,8 +471,8 @@ void bind_space(Class& cls) {
       "handle"_a, "mode"_a, "offset"_a, "length"_a, "As fallocate(2); `mode` has its flags.");
   cls.def(
       "copy_range",
-      [](NativeClient& self, PyHandle& from, uint64_t from_offset, PyHandle& to,
-         uint64_t to_offset, uint64_t length) {
+      [](NativeClient& self, PyHandle& from, uint64_t from_offset, PyHandle& to, uint64_t to_offset,
+         uint64_t length) {
         return take(wait_for<Result<uint64_t>>([&](auto done) {
           self.client->copy_range(from.handle, from_offset, to.handle, to_offset, length,
                                   std::move(done));

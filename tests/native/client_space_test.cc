@@ -44,8 +44,8 @@ TEST_F(ClientTest, AppendsComeBehindWhatOthersHaveReserved) {
   ASSERT_TRUE(user.client->local_size(42, cluster.version(), &size, &mtime));
   EXPECT_EQ(size, 20u);
   EXPECT_EQ(cluster.reserve(3), 19u);
-  EXPECT_TRUE(*user.read(file, 0, 100) == "0123456789" + std::string(5, '\0') + "mine" +
-                                              std::string(3, '\0') + "!");
+  EXPECT_TRUE(*user.read(file, 0, 100) ==
+              "0123456789" + std::string(5, '\0') + "mine" + std::string(3, '\0') + "!");
   ASSERT_TRUE(user.close(file).ok());
   EXPECT_EQ(cluster.settled_size(), 23u);
 }
@@ -236,9 +236,8 @@ TEST_F(ClientTest, PunchesBesideWriters) {
   ASSERT_TRUE(user.write(file, 0, std::string(4 * kChunk, 'o')).ok());
   ASSERT_TRUE(user.flush(file).ok());
   std::atomic<int> count{0};
-  cluster.on_storage([&](uint16_t, size_t) {
-    return count.fetch_add(1) % 2 == 0 ? Fault::kDelay : Fault::kNone;
-  });
+  cluster.on_storage(
+      [&](uint16_t, size_t) { return count.fetch_add(1) % 2 == 0 ? Fault::kDelay : Fault::kNone; });
   std::promise<Status> punched;
   user.client->fallocate(file, kPunch, 0, 4 * kChunk,
                          [&](Status status) { punched.set_value(std::move(status)); });

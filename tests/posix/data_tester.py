@@ -1,10 +1,11 @@
 """Random operations on files, every byte compared with an image in memory.
 
 One tester works on several files through several handles of each: buffered, O_APPEND, O_DIRECT and
-mappings; it writes, reads, truncates, punches holes, zeroes, preallocates, copies from file to file,
-and asks where the holes are. A file lives on one mount at a time; it moves to another one after all its handles are
-closed, which is what close-to-open consistency promises. Everything follows from the seed, so a
-failure repeats with the command that the message names; the operations before it are printed.
+mappings; it writes, reads, truncates, punches holes, zeroes, preallocates, copies from file to
+file, and asks where the holes are. A file lives on one mount at a time; it moves to another one
+after all its handles are closed, which is what close-to-open consistency promises. Everything
+follows from the seed, so a failure repeats with the command that the message names; the operations
+before it are printed.
 
 By hand, on mounts of one file system (with --operations 0 until SIGTERM; the comparison at the end
 is made in any case):
@@ -173,8 +174,7 @@ class DataTester:
         return (
             f"after {sum(self.counts.values())} operations; to repeat: python -m "
             f"tests.posix.data_tester --seed {self.seed} --files {len(self.files)} MOUNT"
-            f"{' MOUNT' * (len(self.mounts) - 1)}\nthe last:\n  "
-            + "\n  ".join(self.history)
+            f"{' MOUNT' * (len(self.mounts) - 1)}\nthe last:\n  " + "\n  ".join(self.history)
         )
 
     # ---- writing

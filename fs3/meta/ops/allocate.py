@@ -54,6 +54,4 @@ def _require_room(inode: Inode, length: int, context: Context) -> None:
     missing = max(0, length - inode.stored)
     free = int(space.free_bytes / context.env.layouts.replication)
     if missing > free:
-        raise refuse(
-            errno.ENOSPC, "allocate", f"{missing} bytes more are needed, {free} are free"
-        )
+        raise refuse(errno.ENOSPC, "allocate", f"{missing} bytes more are needed, {free} are free")
