@@ -148,6 +148,11 @@ class ClientImpl : public Client {
     fsync_file(core_, std::move(file), durable, std::move(done));
   }
 
+  void fdatasync(FileHandle file, Function<void(Status)> done) override {
+    if (Status status = usable(); !status.ok()) return done(std::move(status));
+    fdatasync_file(core_, std::move(file), std::move(done));
+  }
+
   void close(FileHandle file, Function<void(Status)> done) override {
     if (Status status = usable(); !status.ok()) return done(std::move(status));
     close_file(core_, std::move(file), std::move(done));

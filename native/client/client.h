@@ -114,6 +114,9 @@ class Client {
   virtual void flush(FileHandle file, Function<void(Status)> done) = 0;
   // flush, then settle length and times with the metadata service (durable: on stable storage).
   virtual void fsync(FileHandle file, bool durable, Function<void(Status)> done) = 0;
+  // fsync, but for times: where the length is durable already, the service is told of what was
+  // written, and its log is not waited for.
+  virtual void fdatasync(FileHandle file, Function<void(Status)> done) = 0;
   // fsync's work, and the end of the session. The handle is dead afterwards whatever the status.
   virtual void close(FileHandle file, Function<void(Status)> done) = 0;
   // Before a change that earlier writes of this client must not follow (a truncate, times set by

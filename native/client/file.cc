@@ -65,6 +65,7 @@ void OpenFile::adopt(const proto::meta::Attr& attr, int64_t now) {
   if (attr.inode() != inode || attr.version() < attr_version) return;
   attr_version = attr.version();
   attr_size = attr.size();
+  if (durable_size && attr.size() < *durable_size) durable_size.reset();
   attr_mtime_ns = attr.mtime_ns();
   size_checked_ns = now;
   size = unsettled() ? std::max(attr.size(), written_end) : attr.size();
@@ -121,6 +122,7 @@ void OpenFile::note_truncated(uint64_t new_size, uint64_t version) {
   if (version < attr_version) return;  // somebody's later change is known here already
   attr_version = version;
   attr_size = new_size;
+  durable_size.reset();
   attr_mtime_ns = 0;
   size_checked_ns = now_ns();
   dirty.trim(new_size);

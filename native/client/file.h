@@ -14,6 +14,7 @@
 #include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -104,9 +105,10 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   uint64_t size = 0;
   uint64_t attr_version = 0;  // of the newest answer of the service, and what it said
   uint64_t attr_size = 0;
-  int64_t attr_mtime_ns = 0;      // 0: not known
-  int64_t size_checked_ns = 0;    // when the service's size was last heard
-  int64_t mtime_ns = 0;           // of the last local write; 0 = none since settling
+  int64_t attr_mtime_ns = 0;             // 0: not known
+  std::optional<uint64_t> durable_size;  // this length, or a larger one, is on stable storage
+  int64_t size_checked_ns = 0;           // when the service's size was last heard
+  int64_t mtime_ns = 0;                  // of the last local write; 0 = none since settling
   uint64_t written_end = 0;       // one past the highest byte accepted since the last settling
   uint64_t acked_end = 0;         // one past the highest byte a chain acknowledged since then
   uint64_t write_generation = 0;  // grows with each accepted write

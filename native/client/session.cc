@@ -58,7 +58,8 @@ std::string encode(const OpenFile& file, const Settlement& told, bool durable) {
 }
 
 // SYNC answers OpenReply, CLOSE AttrReply; the one is the other plus fields.
-Status settled(OpenFile& file, const Settlement& told, const Result<std::string>& reply) {
+Status settled(OpenFile& file, const Settlement& told, bool durable,
+               const Result<std::string>& reply) {
   proto::meta::OpenReply parsed;
   Status status = reply.status();
   if (status.ok() && !parsed.ParseFromString(reply.value())) {
@@ -71,6 +72,7 @@ Status settled(OpenFile& file, const Settlement& told, const Result<std::string>
       file.note_settled(told.generation);
       file.adopt(parsed.attr(), now_ns());
       file.adopt_token(parsed.capability(), now_ns());
+      if (durable) file.durable_size = parsed.attr().size();
     }
     if (told.wrote && --file.settling == 0) waiters.swap(file.settle_waiters);
   }
@@ -85,9 +87,10 @@ void tell(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& fi
   std::string body = method == proto::meta::CLOSE
                          ? encode<proto::meta::CloseRequest>(*file, told, durable)
                          : encode<proto::meta::SyncRequest>(*file, told, durable);
-  send_own_meta_call(core, core->lane(), method, body,
-                     [file, told = std::move(told), done = std::move(done)](
-                         Result<std::string> reply) mutable { done(settled(*file, told, reply)); });
+  send_own_meta_call(
+      core, core->lane(), method, body,
+      [file, told = std::move(told), durable, done = std::move(done)](
+          Result<std::string> reply) mutable { done(settled(*file, told, durable, reply)); });
 }
 
 void settle(std::shared_ptr<Core> core, FileHandle handle, uint16_t method, uint64_t generation,
@@ -276,6 +279,28 @@ class Keepalive : public std::enable_shared_from_this<Keepalive> {
   int64_t period_ns_ = kKeepaliveNs;
 };
 
+// `durable` is asked, with the mutex held, when the bytes are on their chains.
+void sync_file(const std::shared_ptr<Core>& core, const FileHandle& handle,
+               Function<bool(const OpenFile&)> durable, Function<void(Status)> done) {
+  auto placed = [core, handle, durable = std::move(durable), done = std::move(done)]() mutable {
+    uint64_t generation = write_generation(*handle->file);
+    auto told = [core, handle, durable = std::move(durable), generation,
+                 done = std::move(done)](Status flushed) mutable {
+      bool wait;
+      {
+        std::lock_guard lock(handle->file->mutex);
+        wait = durable(*handle->file);
+      }
+      settle(core, handle, proto::meta::SYNC, generation, wait,
+             [flushed = std::move(flushed), done = std::move(done)](Status status) mutable {
+               done(flushed.ok() ? std::move(status) : std::move(flushed));
+             });
+    };
+    flush_file(core, handle, std::move(told));
+  };
+  place_appends(core, handle->file, PlaceWhen::kNow, std::move(placed));
+}
+
 // What is left of a close when all its bytes have their places.
 void close_placed(const std::shared_ptr<Core>& core, const FileHandle& handle,
                   Function<void(Status)> done) {
@@ -298,18 +323,14 @@ void close_placed(const std::shared_ptr<Core>& core, const FileHandle& handle,
 
 void fsync_file(std::shared_ptr<Core> core, FileHandle handle, bool durable,
                 Function<void(Status)> done) {
-  auto placed = [core, handle, durable, done = std::move(done)]() mutable {
-    uint64_t generation = write_generation(*handle->file);
-    auto told = [core, handle, durable, generation,
-                 done = std::move(done)](Status flushed) mutable {
-      settle(core, handle, proto::meta::SYNC, generation, durable,
-             [flushed = std::move(flushed), done = std::move(done)](Status status) mutable {
-               done(flushed.ok() ? std::move(status) : std::move(flushed));
-             });
-    };
-    flush_file(core, handle, std::move(told));
+  sync_file(core, handle, [durable](const OpenFile&) { return durable; }, std::move(done));
+}
+
+void fdatasync_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done) {
+  auto length_is_new = [](const OpenFile& file) {
+    return !file.durable_size || file.size > *file.durable_size;
   };
-  place_appends(core, handle->file, PlaceWhen::kNow, std::move(placed));
+  sync_file(core, handle, length_is_new, std::move(done));
 }
 
 void close_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done) {

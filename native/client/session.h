@@ -18,6 +18,8 @@ class Lane;
 // service, and closing goes on after it, so that the session ends.
 void fsync_file(std::shared_ptr<Core> core, FileHandle handle, bool durable,
                 Function<void(Status)> done);
+// As Client::fdatasync.
+void fdatasync_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done);
 void close_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done);
 
 // As Client::sync_all.

@@ -143,16 +143,19 @@ void ClusterFs::flush(RequestPtr request) {
 
 // The kernel has sent dirty pages of mappings as WRITE before, and waited for them.
 void ClusterFs::fsync(RequestPtr request) {
-  FilePtr file = files_.find(request->arguments<fuse_fsync_in>().fh);
+  const auto& in = request->arguments<fuse_fsync_in>();
+  FilePtr file = files_.find(in.fh);
   if (file == nullptr) return reply_error(std::move(request), EBADF);
-  client_->fsync(file->handle, true,
-                 [this, file, change = ChangeMark(nodes_, file->inode),
-                  request = std::move(request)](Status status) mutable {
-                   if (file->writable()) note_settled(*file);
-                   change.end();
-                   if (!status.ok()) return reply_status(std::move(request), status);
-                   reply_error(std::move(request), 0);
-                 });
+  bool data_only = in.fsync_flags & FUSE_FSYNC_FDATASYNC;
+  auto synced = [this, file, change = ChangeMark(nodes_, file->inode),
+                 request = std::move(request)](Status status) mutable {
+    if (file->writable()) note_settled(*file);
+    change.end();
+    if (!status.ok()) return reply_status(std::move(request), status);
+    reply_error(std::move(request), 0);
+  };
+  if (data_only) return client_->fdatasync(file->handle, std::move(synced));
+  client_->fsync(file->handle, true, std::move(synced));
 }
 
 void ClusterFs::fsyncdir(RequestPtr request) {

@@ -69,6 +69,7 @@ class ScriptedClient final : public client::Client {
   void sync_all(Function<void(Status)> done) override { done(Status()); }
   void flush(client::FileHandle, Function<void(Status)> done) override { done(Status()); }
   void fsync(client::FileHandle, bool, Function<void(Status)> done) override { done(Status()); }
+  void fdatasync(client::FileHandle, Function<void(Status)> done) override { done(Status()); }
   void close(client::FileHandle, Function<void(Status)> done) override { done(Status()); }
   void settle(uint64_t, Function<void(Status)> done) override { done(Status()); }
   void note_truncated(uint64_t inode, uint64_t size, uint64_t version) override {

@@ -109,6 +109,27 @@ TEST_F(ClientTest, SyncWritesAreDurableWithTheirLength) {
   EXPECT_EQ(cluster.durable_syncs(), 1u);
 }
 
+TEST_F(ClientTest, FdatasyncWaitsForTheLogOnlyWhenTheLengthIsNew) {
+  auto file = user.open(cluster);
+  auto datasync = [&] {
+    return wait_for<Status>([&](auto done) { user.client->fdatasync(file, std::move(done)); });
+  };
+  ASSERT_TRUE(user.write(file, 0, "0123456789").ok());
+  ASSERT_TRUE(datasync().ok());
+  EXPECT_EQ(cluster.durable_syncs(), 1u);
+  ASSERT_TRUE(user.write(file, 3, "abc").ok());
+  ASSERT_TRUE(datasync().ok());
+  EXPECT_TRUE(cluster.chunk(0) == "012abc6789");
+  EXPECT_EQ(cluster.durable_syncs(), 1u);
+  EXPECT_EQ(cluster.meta_calls(pm::SYNC), 2u);  // others learn of the change all the same
+  ASSERT_TRUE(user.write(file, 9, "end").ok());
+  ASSERT_TRUE(datasync().ok());
+  EXPECT_EQ(cluster.durable_syncs(), 2u);
+  user.client->note_truncated(42, 5, cluster.version() + 1);
+  ASSERT_TRUE(datasync().ok());
+  EXPECT_EQ(cluster.durable_syncs(), 3u);
+}
+
 // ---- holes
 
 // Every byte of a small file against a map of what exists: storage, dirty, both.
