@@ -28,7 +28,7 @@ from fs3.kv.api import Transaction
 from fs3.meta import appends, garbage, session, xattr
 from fs3.meta import inode as inodes
 from fs3.meta.garbage import UNKNOWN
-from fs3.meta.inode import FILE, REMOVING, Layout
+from fs3.meta.inode import FILE, REMOVING, SPARSE, Layout
 from fs3.meta.ports import ChunkPort
 from fs3.meta.store import MetaStore
 from fs3.runtime.clock import Clock
@@ -47,6 +47,7 @@ class _Claimed(NamedTuple):
     key: bytes
     inode: int
     layout: Layout
+    sparse: bool
     remaining: int
     epoch: int
 
@@ -166,7 +167,8 @@ class GarbageCollector:
                 if not inode.flags & REMOVING:
                     inode.flags |= REMOVING
                     inodes.store(txn, inode)
-                claimed.append(_Claimed(key, number, inode.layout, *row))
+                sparse = bool(inode.flags & SPARSE)
+                claimed.append(_Claimed(key, number, inode.layout, sparse, *row))
             if len(claimed) == ROWS_PER_STEP:
                 return claimed, removed, key + b"\0", fresh
         # The order is only near that of the epochs, but a page without due rows is the end.
@@ -199,7 +201,7 @@ class GarbageCollector:
                 shorter = remaining - step_bytes
                 self._chunks.truncate_chunks(file.inode, file.layout, remaining, shorter)
                 # A hole costs one question, however long it is.
-                remaining = min(shorter, self._length(file))
+                remaining = min(shorter, self._length(file)) if file.sparse else shorter
                 self._note(file, remaining)
             self._chunks.remove_chunks(file.inode, file.layout, remaining)
         except Fs3Error as error:

@@ -65,6 +65,7 @@ void OpenFile::adopt(const proto::meta::Attr& attr, int64_t now) {
   if (attr.inode() != inode || attr.version() < attr_version) return;
   attr_version = attr.version();
   attr_size = attr.size();
+  has_holes = attr.blocks() * 512 < attr.size();
   if (durable_size && attr.size() < *durable_size) durable_size.reset();
   attr_mtime_ns = attr.mtime_ns();
   size_checked_ns = now;

@@ -105,6 +105,7 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   uint64_t size = 0;
   uint64_t attr_version = 0;  // of the newest answer of the service, and what it said
   uint64_t attr_size = 0;
+  bool has_holes = false;                // less than attr_size is stored
   int64_t attr_mtime_ns = 0;             // 0: not known
   std::optional<uint64_t> durable_size;  // this length, or a larger one, is on stable storage
   int64_t size_checked_ns = 0;           // when the service's size was last heard

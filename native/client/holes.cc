@@ -8,7 +8,6 @@
 #include "client/append.h"
 #include "client/core.h"
 #include "client/reader.h"
-#include "storage.pb.h"
 
 namespace fs3::client {
 
@@ -39,46 +38,21 @@ class Query : public std::enable_shared_from_this<Query> {
     uint64_t stripe = file_->placement->stripe();
     uint64_t positions = std::min(stripe, last - first + 1);
     open_ = positions;
-    auto credential = any_credential(*file_);
-    for (uint64_t i = 0; i < positions; ++i) ask(first + i, credential);
+    ChunkJob job{core_, &lane_, file_->inode, file_->placement, any_credential(*file_)};
+    for (uint64_t i = 0; i < positions; ++i) {
+      query_runs(job, first + i, runs_max_, [self = shared_from_this()](Result<ChunkRunPage> page) {
+        self->answered(std::move(page));
+      });
+    }
   }
 
  private:
-  void ask(uint64_t first, std::shared_ptr<Credential> credential) {
-    ChunkCall call;
-    call.method = proto::storage::QUERY_CHUNKS;
-    call.placement = file_->placement;
-    call.chunk_index = first;
-    call.credential = std::move(credential);
-    call.fill = [file = file_, first, runs_max = runs_max_](const Route& route,
-                                                            net::CallSpec& spec) {
-      proto::storage::QueryChunksRequest request;
-      request.set_target_id(route.target);
-      request.set_chain_id(route.chain);
-      request.set_chain_version(route.version);
-      request.set_inode(file->inode);
-      request.set_first(first);
-      request.set_step(file->placement->stripe());
-      request.set_chunk_size(file->placement->chunk_size());
-      request.set_limit(runs_max);
-      spec.body = request.SerializeAsString();
-    };
-    call.done = [self = shared_from_this()](const net::Reply& reply) { self->answered(reply); };
-    start_chunk_call(core_, lane_, std::move(call));
-  }
-
-  void answered(const net::Reply& reply) {
-    proto::storage::QueryChunksReply parsed;
-    Status status = reply.status;
-    if (status.ok() && !parsed.ParseFromString(reply.body)) {
-      status = Status(EIO, "client/holes", "QUERY_CHUNKS: the reply does not decode");
+  void answered(Result<ChunkRunPage> page) {
+    if (page.ok()) {
+      map_.add(std::move(page).value());
+    } else if (error_.ok()) {
+      error_ = page.status();
     }
-    if (!status.ok() && error_.ok()) error_ = std::move(status);
-    std::vector<ChunkMap::Run> runs;
-    for (const auto& run : parsed.runs()) {
-      if (run.count() > 0) runs.push_back({run.index(), run.count(), run.last_length()});
-    }
-    map_.add(std::move(runs), parsed.through());
     FS3_CHECK(open_ > 0);
     if (--open_ > 0) return;
     auto done = std::move(done_);
@@ -200,9 +174,9 @@ class NextData : public std::enable_shared_from_this<NextData> {
 
 }  // namespace
 
-void ChunkMap::add(std::vector<Run> runs, uint64_t through) {
-  through_ = std::min(through_, through);
-  if (!runs.empty()) positions_.push_back(std::move(runs));
+void ChunkMap::add(ChunkRunPage page) {
+  through_ = std::min(through_, page.through);
+  if (!page.runs.empty()) positions_.push_back(std::move(page.runs));
 }
 
 std::optional<ChunkMap::Found> ChunkMap::next(uint64_t index) const {
@@ -210,10 +184,10 @@ std::optional<ChunkMap::Found> ChunkMap::next(uint64_t index) const {
   for (const auto& runs : positions_) {
     // The run that holds the index, or the first one behind it.
     auto after = std::upper_bound(runs.begin(), runs.end(), index,
-                                  [](uint64_t at, const Run& run) { return at < run.index; });
+                                  [](uint64_t at, const ChunkRun& run) { return at < run.index; });
     Found found;
     if (after != runs.begin()) {
-      const Run& run = *std::prev(after);
+      const ChunkRun& run = *std::prev(after);
       uint64_t step = (index - run.index + stripe_ - 1) / stripe_;
       if (step < run.count) {
         found = {run.index + step * stripe_, step + 1 == run.count ? run.last_length : chunk_size_};
@@ -236,10 +210,11 @@ uint64_t ChunkMap::end_of_whole(uint64_t index) const {
     uint64_t stop = at;
     for (const auto& runs : positions_) {
       if (runs.front().index % stripe_ != at % stripe_) continue;
-      auto after = std::upper_bound(runs.begin(), runs.end(), at,
-                                    [](uint64_t one, const Run& run) { return one < run.index; });
+      auto after =
+          std::upper_bound(runs.begin(), runs.end(), at,
+                           [](uint64_t one, const ChunkRun& run) { return one < run.index; });
       if (after == runs.begin()) break;
-      const Run& run = *std::prev(after);
+      const ChunkRun& run = *std::prev(after);
       if ((at - run.index) / stripe_ >= run.count) break;
       uint64_t whole = run.last_length == chunk_size_ ? run.count : run.count - 1;
       stop = std::max(at, run.index + whole * stripe_);

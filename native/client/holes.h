@@ -15,6 +15,7 @@
 
 #include "base/function.h"
 #include "base/status.h"
+#include "client/chunks.h"
 #include "client/client.h"
 #include "client/dirty.h"
 
@@ -28,15 +29,9 @@ struct OpenFile;
 // length takes a few words per chain. A value; no thread safety.
 class ChunkMap {
  public:
-  struct Run {
-    uint64_t index = 0;  // index, index + stripe, ..
-    uint64_t count = 0;
-    uint32_t last_length = 0;  // of the last one; the others are whole
-  };
-
   ChunkMap(uint32_t stripe, uint32_t chunk_size) : stripe_(stripe), chunk_size_(chunk_size) {}
-  // What the chain of one stripe position holds, in order; nothing is known from `through` on.
-  void add(std::vector<Run> runs, uint64_t through);
+  // What the chain of one stripe position holds.
+  void add(ChunkRunPage page);
 
   // Nothing is known about chunks from here on.
   uint64_t through() const { return through_; }
@@ -53,7 +48,7 @@ class ChunkMap {
   const uint32_t stripe_;
   const uint32_t chunk_size_;
   uint64_t through_ = UINT64_MAX;
-  std::vector<std::vector<Run>> positions_;  // a non-empty list of runs each
+  std::vector<std::vector<ChunkRun>> positions_;  // a non-empty list of runs each
 };
 
 // Asks the chains for the chunks first..last of the file, at most `runs_max` runs of each chain.

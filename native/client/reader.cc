@@ -9,6 +9,7 @@
 #include "base/check.h"
 #include "client/append.h"
 #include "client/core.h"
+#include "client/holes.h"
 #include "client/meta.h"
 #include "client/writer.h"
 #include "meta.pb.h"
@@ -20,6 +21,9 @@ namespace {
 
 // Large enough that a frame's fixed cost does not show, small enough that many disks share a read.
 constexpr uint64_t kPieceBytes = 1u << 20;
+// Of a file with holes: so many pieces are read without asking which chunks there are.
+constexpr size_t kPiecesUnasked = 4;
+constexpr uint32_t kRunsMax = 1024;
 // A size heard this recently is not asked again at the end of the file, so reading a small file to
 // its end costs no second call.
 constexpr int64_t kSizeFreshNs = 50'000'000;
@@ -66,8 +70,37 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
       return settle(lock);
     auto gaps = handle_->direct() ? std::vector<Gap>{{offset_, length_}}
                                   : file_.dirty.read(offset_, {into_, length_});
+    bool holes = file_.has_holes;
     lock.unlock();
     auto pieces = split(gaps);
+    if (holes && pieces.size() > kPiecesUnasked) return ask_for_holes(std::move(pieces));
+    read_pieces(std::move(pieces));
+  }
+
+  // One question per chain instead of one read per absent chunk.
+  void ask_for_holes(std::vector<Gap> pieces) {
+    const uint64_t chunk_size = file_.placement->chunk_size();
+    uint64_t first = pieces.front().offset / chunk_size;
+    uint64_t last = pieces.back().offset / chunk_size;
+    query_chunks(core_, lane_, handle_->file, first, last, kRunsMax,
+                 [self = shared_from_this(), pieces](Result<ChunkMap> map) mutable {
+                   if (!map.ok()) return self->finish(map.status());
+                   self->fill_holes(*map, pieces);
+                   self->read_pieces(std::move(pieces));
+                 });
+  }
+
+  void fill_holes(const ChunkMap& map, std::vector<Gap>& pieces) {
+    std::erase_if(pieces, [&](const Gap& piece) {
+      uint64_t index = piece.offset / file_.placement->chunk_size();
+      auto next = map.next(index);
+      bool absent = index < map.through() && (!next || next->index > index);
+      if (absent) std::memset(into_ + (piece.offset - offset_), 0, piece.length);
+      return absent;
+    });
+  }
+
+  void read_pieces(std::vector<Gap> pieces) {
     if (pieces.empty()) return finish(length_);
     open_pieces_ = pieces.size();
     lane_.run([self = shared_from_this(), pieces = std::move(pieces)] {

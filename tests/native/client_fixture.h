@@ -233,6 +233,9 @@ class FakeCluster {
     attr->set_type(pm::FILE);
     attr->set_size(size_);
     attr->set_version(version_);
+    uint64_t stored = 0;
+    for (const auto& [index, chunk] : chunks_) stored += chunk.bytes.size();
+    attr->set_blocks((stored + 511) / 512);
     *attr->mutable_layout() = layout();
   }
 

@@ -178,19 +178,34 @@ TEST_F(ClientTest, TheEndOfTheFileIsAHole) {
 
 TEST(ChunkMapTest, RunsOfThreePositions) {
   ChunkMap map(3, 100);
-  map.add({{0, 4, 100}, {15, 1, 7}}, UINT64_MAX);  // 0 3 6 9, 15
-  map.add({{1, 2, 50}}, 40);                       // 1 4
-  map.add({{2, 10, 100}}, UINT64_MAX);             // 2 5 .. 29
+  map.add({{{0, 4, 100}, {15, 1, 7}}, UINT64_MAX});  // 0 3 6 9, 15
+  map.add({{{1, 2, 50}}, 40});                       // 1 4
+  map.add({{{2, 10, 100}}, UINT64_MAX});             // 2 5 .. 29
   EXPECT_EQ(map.through(), 40u);
   EXPECT_EQ(map.next(0)->index, 0u);
   EXPECT_EQ(map.next(4)->length, 50u);
   EXPECT_EQ(map.next(7)->index, 8u);
   EXPECT_EQ(map.next(15)->length, 7u);
-  EXPECT_EQ(map.next(30), std::nullopt);
+  EXPECT_FALSE(map.next(30).has_value());
   EXPECT_EQ(map.end_of_whole(0), 4u);
   EXPECT_EQ(map.end_of_whole(2), 4u);
   EXPECT_EQ(map.end_of_whole(5), 7u);
   EXPECT_EQ(map.end_of_whole(7), 7u);
+}
+
+TEST_F(ClientTest, ReadsOfHolesAskWhichChunksThereAre) {
+  cluster.put_chunk(100, pattern(kChunk, 1));
+  cluster.put_chunk(500, pattern(10, 2));
+  cluster.set_size(1000ull * kChunk);
+  auto file = user.open(cluster);
+  ASSERT_TRUE(user.write(file, 300ull * kChunk + 5, "dirty").ok());
+  std::string expected(1000 * kChunk, '\0');
+  expected.replace(100 * kChunk, kChunk, pattern(kChunk, 1));
+  expected.replace(500 * kChunk, 10, pattern(10, 2));
+  expected.replace(300 * kChunk + 5, 5, "dirty");
+  EXPECT_TRUE(*user.read(file, 0, expected.size()) == expected);
+  EXPECT_EQ(cluster.reads(), 2u);
+  EXPECT_EQ(cluster.queries(), 2u);  // one per chain
 }
 
 // ---- fallocate
@@ -315,6 +330,126 @@ TEST_F(ClientTest, WhatCopiesRefuse) {
   EXPECT_EQ(user.copy(file, 50, appender, 0, 1).status().code(), uint32_t{EBADF});
   EXPECT_EQ(user.copy(file, 0, file, UINT64_MAX, 1).status().code(), uint32_t{EFBIG});
 }
+
+// ---- everything at once
+
+struct ModelRun {
+  uint64_t seed;
+  uint64_t write_back_bytes;
+};
+
+class SpaceModelTest : public testing::TestWithParam<ModelRun> {};
+
+// Random operations by one user against an image, while replies get lost and delayed. What is
+// called a hole must be zeros.
+TEST_P(SpaceModelTest, EveryOperationAgreesWithTheImage) {
+  constexpr int kSteps = 12'000;
+  constexpr uint64_t kSpan = 6 * kChunk;
+  auto [seed, write_back_bytes] = GetParam();
+  FakeCluster cluster;
+  auto options = cluster.options();
+  options.write_back_bytes = write_back_bytes;
+  User user(options);
+  std::mt19937_64 random(seed);
+  cluster.on_storage([faults = std::mt19937_64(seed + 1)](uint16_t, size_t) mutable {
+    uint64_t fault = faults() % 200;
+    return fault == 0 ? Fault::kDropReply : fault < 4 ? Fault::kDelay : Fault::kNone;
+  });
+  auto file = user.open(cluster);
+  auto appender = user.open(cluster, O_WRONLY | O_APPEND);
+  std::string image;
+  auto put = [&](uint64_t offset, const std::string& bytes) {
+    if (image.size() < offset + bytes.size()) image.resize(offset + bytes.size());
+    image.replace(offset, bytes.size(), bytes);
+  };
+  auto zero = [&](uint64_t offset, uint64_t length) {
+    for (uint64_t at = offset; at < std::min(offset + length, image.size()); ++at) image[at] = 0;
+  };
+  for (int step = 0; step < kSteps; ++step) {
+    uint64_t offset = random() % kSpan;
+    uint64_t length = 1 + random() % (random() % 8 == 0 ? 3 * kChunk : 3000);
+    std::string where = "seed " + std::to_string(seed) + " step " + std::to_string(step) + " [" +
+                        std::to_string(offset) + ", +" + std::to_string(length) + ")";
+    switch (random() % 16) {
+      case 0:
+      case 1:
+      case 2: {
+        std::string bytes = pattern(length, random());
+        ASSERT_EQ(*user.write(file, offset, bytes), length) << where;
+        put(offset, bytes);
+        break;
+      }
+      case 3:
+      case 4: {
+        if (image.size() > kSpan) break;
+        std::string bytes = pattern(length % 500 + 1, random());
+        ASSERT_TRUE(user.append(appender, bytes).ok()) << where;
+        put(image.size(), bytes);
+        break;
+      }
+      case 5: {
+        ASSERT_TRUE(user.fallocate(file, kPunch, offset, length).ok()) << where;
+        zero(offset, length);
+        break;
+      }
+      case 6: {
+        bool keep = random() % 2;
+        uint32_t mode = kZero | (keep ? FALLOC_FL_KEEP_SIZE : 0);
+        ASSERT_TRUE(user.fallocate(file, mode, offset, length).ok()) << where;
+        zero(offset, length);
+        if (!keep) image.resize(std::max<uint64_t>(image.size(), offset + length));
+        break;
+      }
+      case 7: {
+        uint64_t to = random() % kSpan;
+        if (offset < to + length && to < offset + length) break;
+        auto copied = user.copy(file, offset, file, to, length);
+        uint64_t there = offset < image.size() ? std::min(length, image.size() - offset) : 0;
+        ASSERT_EQ(*copied, there) << where;
+        if (there > 0) put(to, image.substr(offset, there));
+        break;
+      }
+      case 8: {
+        auto data = user.seek(file, offset, SeekFor::kData);
+        auto hole = user.seek(file, offset, SeekFor::kHole);
+        ASSERT_EQ(hole.ok(), offset < image.size()) << where;
+        if (!hole.ok()) break;
+        uint64_t begins = data.ok() ? *data : image.size();
+        for (uint64_t at = offset; at < begins; ++at) ASSERT_EQ(image[at], 0) << where << at;
+        ASSERT_TRUE(*hole == image.size() || image[*hole] == 0) << where << *hole;
+        ASSERT_TRUE(begins == offset || *hole == offset) << where;
+        break;
+      }
+      case 9: {
+        if (random() % 4 != 0) break;
+        ASSERT_TRUE(user.settle().ok()) << where;
+        cluster.truncate(offset);
+        user.client->note_truncated(42, offset, cluster.version());
+        image.resize(offset);
+        break;
+      }
+      case 10:
+        ASSERT_TRUE((random() % 2 ? user.fsync(file) : user.flush(appender)).ok()) << where;
+        break;
+      default: {
+        auto got = user.read(file, offset, length);
+        ASSERT_TRUE(got.ok()) << where << got.status().to_string();
+        std::string expected = offset < image.size() ? image.substr(offset, length) : "";
+        ASSERT_TRUE(*got == expected) << where;
+      }
+    }
+  }
+  ASSERT_TRUE(user.close(file).ok());
+  ASSERT_TRUE(user.close(appender).ok());
+  EXPECT_EQ(cluster.settled_size(), image.size());
+  auto again = user.open(cluster, O_RDONLY);
+  EXPECT_TRUE(*user.read(again, 0, 3 * kSpan) == image);
+}
+
+INSTANTIATE_TEST_SUITE_P(Seeds, SpaceModelTest,
+                         testing::Values(ModelRun{1, 4u << 20}, ModelRun{2, 2 * kChunk},
+                                         ModelRun{3, 0}, ModelRun{4, 1u << 20}, ModelRun{5, 1},
+                                         ModelRun{6, 3 * kChunk}));
 
 TEST_F(ClientTest, SyncAllSettlesEveryFile) {
   auto file = user.open(cluster);
