@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "client/append.h"
 #include "client/core.h"
 #include "client/holes.h"
 #include "client/reader.h"
@@ -35,7 +36,16 @@ class Copy : public std::enable_shared_from_this<Copy> {
         at_(from_offset),
         done_(std::move(done)) {}
 
+  // What was appended to either file comes first.
   void start(uint64_t length) {
+    place_appends(core_, to_->file, PlaceWhen::kNow, [self = shared_from_this(), length] {
+      place_appends(self->core_, self->from_->file, PlaceWhen::kNow,
+                    [self, length] { self->source_size(length); });
+    });
+  }
+
+ private:
+  void source_size(uint64_t length) {
     auto sized = [self = shared_from_this(), length](Result<uint64_t> size) {
       if (!size.ok()) return self->fail(size.status());
       self->end_ = std::min(self->begin_ + length, std::max(*size, self->begin_));
@@ -44,7 +54,6 @@ class Copy : public std::enable_shared_from_this<Copy> {
     fresh_size(core_, from_->file, std::move(sized));
   }
 
- private:
   void target_size() {
     if (end_ == begin_) return finish();
     fresh_size(core_, to_->file, [self = shared_from_this()](Result<uint64_t> size) {

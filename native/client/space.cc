@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "base/check.h"
+#include "client/append.h"
 #include "client/chunks.h"
 #include "client/core.h"
 #include "client/holes.h"
@@ -161,6 +162,24 @@ Status check_range(const Handle& handle, uint32_t mode, uint64_t offset, uint64_
   return Status();
 }
 
+void fallocate_placed(const std::shared_ptr<Core>& core, const FileHandle& handle, uint32_t mode,
+                      uint64_t offset, uint64_t length, Function<void(Status)> done) {
+  bool zeros = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE);
+  bool keep_size = mode & FALLOC_FL_KEEP_SIZE;
+  if (!zeros) return allocate_file(core, handle, offset, length, keep_size, std::move(done));
+  auto told = [core, file = handle->file, done = std::move(done)](Status punched) mutable {
+    if (!punched.ok()) return done(std::move(punched));
+    settle_file(core, file, std::move(done));
+  };
+  auto punch = [core, file = handle->file, offset, length,
+                told = std::move(told)](Status allocated) mutable {
+    if (!allocated.ok()) return told(std::move(allocated));
+    punch_file(core, file, offset, length, std::move(told));
+  };
+  if (mode & FALLOC_FL_PUNCH_HOLE) return punch(Status());
+  allocate_file(core, handle, offset, length, keep_size, std::move(punch));
+}
+
 }  // namespace
 
 void punch_file(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
@@ -202,20 +221,11 @@ void fallocate_file(const std::shared_ptr<Core>& core, const FileHandle& handle,
                     uint64_t offset, uint64_t length, Function<void(Status)> done) {
   Status status = check_range(*handle, mode, offset, length);
   if (!status.ok()) return done(std::move(status));
-  bool zeros = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_ZERO_RANGE);
-  bool keep_size = mode & FALLOC_FL_KEEP_SIZE;
-  if (!zeros) return allocate_file(core, handle, offset, length, keep_size, std::move(done));
-  auto told = [core, file = handle->file, done = std::move(done)](Status punched) mutable {
-    if (!punched.ok()) return done(std::move(punched));
-    settle_file(core, file, std::move(done));
-  };
-  auto punch = [core, file = handle->file, offset, length,
-                told = std::move(told)](Status allocated) mutable {
-    if (!allocated.ok()) return told(std::move(allocated));
-    punch_file(core, file, offset, length, std::move(told));
-  };
-  if (mode & FALLOC_FL_PUNCH_HOLE) return punch(Status());
-  allocate_file(core, handle, offset, length, keep_size, std::move(punch));
+  // What was appended before lies in front of what the file is made longer by.
+  place_appends(core, handle->file, PlaceWhen::kNow,
+                [core, handle, mode, offset, length, done = std::move(done)]() mutable {
+                  fallocate_placed(core, handle, mode, offset, length, std::move(done));
+                });
 }
 
 }  // namespace fs3::client

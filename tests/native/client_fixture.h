@@ -170,6 +170,7 @@ class FakeCluster {
   void truncate(uint64_t size) {
     std::lock_guard lock(mutex_);
     size_ = size;
+    append_end_ = 0;
     ++version_;
     std::erase_if(chunks_, [&](const auto& entry) { return entry.first * kChunk >= size; });
     auto partial = chunks_.find(size / kChunk);

@@ -143,11 +143,12 @@ TEST_F(ClientTest, SeekFindsEveryEdge) {
   const uint64_t size = 1000ull * kChunk;
   cluster.set_size(size);
   auto file = user.open(cluster);
+  hold_writes(true);
   ASSERT_TRUE(user.write(file, 2 * kChunk + 100, "touches").ok());
-  ASSERT_TRUE(user.write(file, 3 * kChunk - 1, "b").ok());
+  ASSERT_TRUE(user.write(file, 3 * kChunk - 9, "b").ok());
   ASSERT_TRUE(user.write(file, 8 * kChunk + 5, "dirty").ok());
   std::map<uint64_t, uint64_t> data{{kChunk, 2 * kChunk + 107},
-                                    {3 * kChunk - 1, 3 * kChunk},
+                                    {3 * kChunk - 9, 3 * kChunk - 8},
                                     {4 * kChunk, 7 * kChunk},
                                     {8 * kChunk + 5, 8 * kChunk + 10},
                                     {900ull * kChunk, 900ull * kChunk + 7}};
@@ -164,9 +165,10 @@ TEST_F(ClientTest, SeekFindsEveryEdge) {
   EXPECT_EQ(*user.seek(file, at, SeekFor::kHole), at);
   EXPECT_EQ(user.seek(file, size, SeekFor::kHole).status().code(), uint32_t{ENXIO});
   // Sent and settled, the answers are the same.
+  hold_writes(false);
   ASSERT_TRUE(user.fsync(file).ok());
   EXPECT_EQ(*user.seek(file, 7 * kChunk, SeekFor::kData), 8 * kChunk);  // told by the chunk
-  EXPECT_EQ(*user.seek(file, kChunk, SeekFor::kHole), 2 * kChunk + 107);
+  EXPECT_EQ(*user.seek(file, kChunk, SeekFor::kHole), 3 * kChunk - 8);
 }
 
 TEST_F(ClientTest, TheEndOfTheFileIsAHole) {
@@ -198,6 +200,7 @@ TEST_F(ClientTest, ReadsOfHolesAskWhichChunksThereAre) {
   cluster.put_chunk(500, pattern(10, 2));
   cluster.set_size(1000ull * kChunk);
   auto file = user.open(cluster);
+  hold_writes(true);
   ASSERT_TRUE(user.write(file, 300ull * kChunk + 5, "dirty").ok());
   std::string expected(1000 * kChunk, '\0');
   expected.replace(100 * kChunk, kChunk, pattern(kChunk, 1));
@@ -206,6 +209,7 @@ TEST_F(ClientTest, ReadsOfHolesAskWhichChunksThereAre) {
   EXPECT_TRUE(*user.read(file, 0, expected.size()) == expected);
   EXPECT_EQ(cluster.reads(), 2u);
   EXPECT_EQ(cluster.queries(), 2u);  // one per chain
+  hold_writes(false);
 }
 
 // ---- fallocate
@@ -315,7 +319,7 @@ TEST_F(ClientTest, CopiesDataAndHoles) {
   copy(50, 20 * kChunk, 3 * kChunk, 3 * kChunk);     // behind the end
   copy(4 * kChunk, 30 * kChunk, kChunk, kChunk);     // a hole behind the end
   copy(31 * kChunk - 5, 0, 100, 5);                  // to the end of the source
-  copy(40 * kChunk, 0, 100, 0);
+  copy(31 * kChunk, 0, 100, 0);
   ASSERT_TRUE(user.close(file).ok());
   EXPECT_EQ(cluster.settled_size(), bytes.size());
 }
@@ -370,7 +374,12 @@ TEST_P(SpaceModelTest, EveryOperationAgreesWithTheImage) {
     uint64_t length = 1 + random() % (random() % 8 == 0 ? 3 * kChunk : 3000);
     std::string where = "seed " + std::to_string(seed) + " step " + std::to_string(step) + " [" +
                         std::to_string(offset) + ", +" + std::to_string(length) + ")";
-    switch (random() % 16) {
+    uint64_t action = random() % 16;
+    if (std::getenv("FS3_TRACE") != nullptr) {
+      std::fprintf(stderr, "%llu %s image %zu\n", static_cast<unsigned long long>(action),
+                   where.c_str(), image.size());
+    }
+    switch (action) {
       case 0:
       case 1:
       case 2: {
@@ -435,7 +444,11 @@ TEST_P(SpaceModelTest, EveryOperationAgreesWithTheImage) {
         auto got = user.read(file, offset, length);
         ASSERT_TRUE(got.ok()) << where << got.status().to_string();
         std::string expected = offset < image.size() ? image.substr(offset, length) : "";
-        ASSERT_TRUE(*got == expected) << where;
+        size_t at =
+            std::mismatch(got->begin(), got->end(), expected.begin(), expected.end()).first -
+            got->begin();
+        ASSERT_TRUE(*got == expected) << where << " got " << got->size() << ", wanted "
+                                      << expected.size() << ", differs at " << offset + at;
       }
     }
   }

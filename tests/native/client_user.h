@@ -102,6 +102,12 @@ class User {
 
 class ClientTest : public testing::Test {
  protected:
+  // What is written meanwhile stays dirty.
+  void hold_writes(bool hold) {
+    cluster.on_storage([hold](uint16_t method, size_t) {
+      return hold && method == ps::WRITE ? Fault::kBusy : Fault::kNone;
+    });
+  }
   FakeCluster cluster;
   User user{cluster.options()};
 };
