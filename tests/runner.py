@@ -1,17 +1,22 @@
 """Runs the levels of the test suite, cheapest first, and says at the end what passed.
 
-Every level runs even when one before it failed; the exit status is 0 only when all passed. The deep
-levels (--deep) take hours: more seeds, sanitizers, fuzzers.
+Every level runs even when one before it failed, or had to be ended because it hung; the exit status
+is 0 only when all passed. The deep levels (--deep) take hours: more seeds, sanitizers, fuzzers. The
+end says of each level how many seeds it ran and which faults landed how often.
 """
 
+import contextlib
 import dataclasses
 import os
 import pathlib
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 PYTEST = [sys.executable, "-m", "pytest"]
@@ -23,6 +28,9 @@ DEEP_SEEDS = 10_000
 DEEP_DATA_OPERATIONS = 1_000_000
 FUZZ_MINUTES = 10  # for each target of tests/fuzz
 NEMESIS_SEEDS = 60  # of a minute each
+# No command takes so long on a slow machine: the longest, 10,000 seeds, takes two hours of a core.
+# One that hangs must not keep the levels behind it from running.
+COMMAND_S_MAX = 8 * 3600.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +40,7 @@ class Level:
     commands: list[list[str]]
     environment: Mapping[str, str] = dataclasses.field(default_factory=dict)
     in_steps: bool = False  # each command needs the one before
+    command_s_max: float = COMMAND_S_MAX
 
 
 @dataclasses.dataclass
@@ -42,6 +51,8 @@ class Result:
     passed: int = 0
     failed: int = 0
     seconds: float = 0.0
+    seeds: int = 0
+    landed: Counter[str] = dataclasses.field(default_factory=Counter)  # faults, by kind
 
 
 def levels() -> list[Level]:
@@ -143,28 +154,36 @@ def deep_levels() -> list[Level]:
 def _sanitized(name: str, sanitizers: str, environment: Mapping[str, str]) -> Level:
     """The native tests, built and run under a sanitizer in build-NAME."""
     build = f"build-{name}"
-    configure = [
-        *("cmake", "-S", "native", "-B", build, "-G", "Ninja"),
-        f"-DPython_EXECUTABLE={sys.executable}",
-        f"-DFS3_SANITIZE={sanitizers}",
-    ]
     commands = [
-        configure,
+        _configure(build, sanitizers),
         ["cmake", "--build", build, "--target", "native_tests"],
         ["ctest", "--test-dir", build, "--output-on-failure", "-j", "2"],
     ]
     return Level(name, f"native tests under {sanitizers}", commands, environment, in_steps=True)
 
 
+def _configure(build: str, sanitizers: str) -> list[str]:
+    return [
+        *("cmake", "-S", "native", "-B", build, "-G", "Ninja"),
+        f"-DPython_EXECUTABLE={sys.executable}",
+        f"-DFS3_SANITIZE={sanitizers}",
+        f"-DFS3_PACKAGE={ROOT / build / 'tree' / 'fs3'}",
+    ]
+
+
 _PASSED = (re.compile(r"(\d+) passed"), re.compile(r"tests passed.* out of (\d+)"))
 _FAILED = (
     re.compile(r"(\d+) (?:failed|errors?)\b(?! out of)"),
     re.compile(r"(\d+) tests failed out"),
+    re.compile(r"^(\d+) seeds failed"),
 )
+_SEEDS = re.compile(r"^(\d+) seeds?\b(?! failed)")
+_LANDED = re.compile(r"^landed: (.*)$")
+_LANDED_KIND = re.compile(r"\s*(.*\S) (\d+)$")
 
 
 def count(line: str, result: Result) -> None:
-    """Adds what a summary line of pytest, ctest or the simulator says.
+    """Adds what a summary line of pytest, ctest, the simulators or the nemesis says.
 
     >>> result = Result("unit")
     >>> count("=== 2 failed, 5 passed, 1 error in 3.21s ===", result); result.passed, result.failed
@@ -172,7 +191,20 @@ def count(line: str, result: Result) -> None:
     >>> result = Result("native")
     >>> count("90% tests passed, 1 tests failed out of 10", result); result.passed, result.failed
     (9, 1)
+    >>> result = Result("sim")
+    >>> count("300 seeds (16 of them twice): 12.5 schedules/s", result); result.seeds
+    300
+    >>> count("landed: kill 3, partition: mgmtd alone 2", result); result.landed["kill"]
+    3
     """
+    if seeds := _SEEDS.match(line):
+        result.seeds += int(seeds[1])
+    if landed := _LANDED.match(line):
+        # A kind may have a comma in its name ("kill storage, proven 2").
+        for part in re.findall(r"(.*?\d)(?:, |$)", landed[1]):
+            if kind := _LANDED_KIND.match(part):
+                result.landed[kind[1]] += int(kind[2])
+        return
     passed = sum(int(found) for pattern in _PASSED for found in pattern.findall(line))
     failed = sum(int(found) for pattern in _FAILED for found in pattern.findall(line))
     if "tests failed out of" in line:  # ctest names the total
@@ -196,12 +228,13 @@ def run(level: Level) -> Result:
                 stderr=subprocess.STDOUT,
                 text=True,
                 env={**os.environ, **level.environment},
+                start_new_session=True,
             )
         except FileNotFoundError as error:
             print(f"{error.filename} is missing; install what the tests need: deploy/setup --dev")
             result.failed += 1
             continue
-        with process:
+        with process, _ends_within(level.command_s_max, process):
             assert process.stdout is not None
             for line in process.stdout:
                 print(line, end="", flush=True)
@@ -215,9 +248,32 @@ def run(level: Level) -> Result:
     return result
 
 
+@contextlib.contextmanager
+def _ends_within(seconds: float, process: "subprocess.Popen[str]") -> Iterator[None]:
+    """Kills the command and all that it started when it takes longer, or we are interrupted."""
+
+    def kill() -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+    def give_up() -> None:
+        print(f"ended: it has not ended by itself within {seconds:g} s", flush=True)
+        kill()
+
+    timer = threading.Timer(seconds, give_up)
+    timer.start()
+    try:
+        yield
+    except BaseException:
+        kill()
+        raise
+    finally:
+        timer.cancel()
+
+
 def usage() -> str:
     def table(levels: list[Level]) -> str:
-        return "\n".join(f"  {level.name:<8} {level.what}" for level in levels)
+        return "\n".join(f"  {level.name:<12} {level.what}" for level in levels)
 
     return (
         "tests/run [LEVEL...]             every level, or only these:\n"
@@ -231,16 +287,22 @@ def usage() -> str:
 
 def summary(results: list[Result], command: str = "tests/run") -> str:
     """The last lines of a run: one per level, how to repeat what failed, and the counts."""
-    lines = [
-        f"  {'FAIL' if one.failed else 'ok  '}  {one.name:<8} {one.seconds:7.1f} s  "
-        f"{one.passed:>5} passed" + (f", {one.failed} failed" if one.failed else "")
-        for one in results
-    ]
+    lines = [line for one in results for line in _told(one)]
     bad = [one.name for one in results if one.failed]
     if bad:
         lines.append(f"failed: {', '.join(bad)}; repeat with: {command} {' '.join(bad)}")
     passed, failed = sum(one.passed for one in results), sum(one.failed for one in results)
     return "\n".join(["", *lines, f"{passed} passed, {failed} failed"])
+
+
+def _told(one: Result) -> Iterator[str]:
+    verdict = "FAIL" if one.failed else "ok  "
+    line = f"  {verdict}  {one.name:<12} {one.seconds:7.1f} s  {one.passed:>5} passed"
+    line += f", {one.failed} failed" if one.failed else ""
+    yield line + (f", {one.seeds} seeds" if one.seeds else "")
+    if one.landed:
+        landed = ", ".join(f"{kind} {times}" for kind, times in one.landed.most_common())
+        yield f"        faults landed: {landed}"
 
 
 def main(arguments: list[str], known: list[Level] | None = None) -> int:

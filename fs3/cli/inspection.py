@@ -143,6 +143,8 @@ def sort_references(
         file = files.get(inode)
         if difference.kind == "leaked" and file is not None:
             continue  # made since
+        if difference.kind == "leaked" and inode in after.tombstones:
+            continue  # written late; gc sweeps it when the last capability for it has ended
         if difference.kind == "beyond" and file is not None:
             end = index * file.layout.chunk_size
             if inode in after.open_inodes or end < file.size or file.removing:

@@ -16,6 +16,7 @@ a distributed engine).
 | `IGEN` | none | the present generation of IDEM, be4 | meta/idempotency.py |
 | `GARB` | unlinked_ns be8, inode le8 | removal in progress | meta/garbage.py |
 | `GEPO` | none | the present epoch of GARB, le8 | meta/garbage.py |
+| `TOMB` | epoch be8, inode le8 | a removed file that may still be written to | meta/tombstone.py |
 | `TRNC` | inode le8 | truncate in progress | meta/intent.py |
 | `APND` | inode le8 | end of what was reserved for appends | meta/appends.py |
 | `CTRI` | none | next inode id nobody has reserved, le8 | meta/allocator.py |
@@ -54,6 +55,7 @@ IDEMPOTENCY = b"IDEM"
 GENERATION = b"IGEN"
 GARBAGE = b"GARB"
 GARBAGE_EPOCH = b"GEPO"
+TOMBSTONE = b"TOMB"
 INTENT = b"TRNC"
 APPENDS = b"APND"
 ALLOCATOR = b"CTRI"
@@ -170,6 +172,16 @@ def garbage(unlinked_ns: int, inode_number: int) -> bytes:
 
 def garbage_fields(key: bytes) -> tuple[int, int]:
     """(unlinked_ns, inode)."""
+    number: int = _LE8.unpack_from(key, 12)[0]
+    return int.from_bytes(key[4:12], "big"), number
+
+
+def tombstone(epoch: int, inode_number: int) -> bytes:
+    return TOMBSTONE + epoch.to_bytes(8, "big") + _LE8.pack(inode_number)
+
+
+def tombstone_fields(key: bytes) -> tuple[int, int]:
+    """(epoch, inode)."""
     number: int = _LE8.unpack_from(key, 12)[0]
     return int.from_bytes(key[4:12], "big"), number
 

@@ -3,6 +3,7 @@
 from fs3.errors import Damaged, Status
 from fs3.kv import keys
 from fs3.kv.api import KeyValueStore, Transaction
+from fs3.runtime.failpoint import failpoint
 from fs3.types import ROOT_INODE, InodeId
 
 RANGE = 4096  # ids per reservation: one KV write per 4,096 creates; a restart loses at most as many
@@ -24,6 +25,7 @@ class InodeAllocator:
         (reserved,) = self._kv.run_batch([lambda txn: _reserve(txn, max(RANGE, count))])
         if isinstance(reserved, BaseException):
             raise reserved
+        failpoint("allocator.reserved")
         if reserved != self._end:
             self._next = reserved  # ids left over from a range that is not adjacent are given up
         self._end = reserved + max(RANGE, count)

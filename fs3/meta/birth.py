@@ -9,6 +9,7 @@ from fs3.meta.context import Context
 from fs3.meta.faults import refuse
 from fs3.meta.inode import DIRECTORY, SYMLINK, Inode
 from fs3.meta.permission import EXECUTE, WRITE, inherited, require
+from fs3.runtime.failpoint import failpoint
 
 __all__ = ["make_child", "new_inode"]
 
@@ -27,6 +28,7 @@ def make_child(
     of the directory bounds it, or else the umask."""
     inode = new_inode(txn, directory, kind, mode, context, where)
     dirent.store(txn, directory.number, name, inode.number, kind)
+    failpoint("entry_staged", where)
     directory.nlink += inode.is_directory
     directory.touch(context.now_ns)
     inodes.store(txn, directory)

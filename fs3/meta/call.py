@@ -43,6 +43,12 @@ class Call:
     mutates: bool = False
     parked_ns: int = 0  # monotonic; when it began to wait for something
 
+    @property
+    def name(self) -> str:
+        """Also before prepare()."""
+        verb = VERBS.get(self.method)
+        return verb.name if verb is not None else f"method {self.method:#x}"
+
     def prepare(self, env: Environment, identity: IdentityPolicy, now_ns: int) -> None:
         """Decodes and checks what every request has. Raises BadRequest or Denied."""
         verb = VERBS.get(self.method)

@@ -16,7 +16,7 @@ from fs3._proto import common_pb2, meta_service_pb2_grpc, mgmtd_pb2
 from fs3.auth.capability import Minter
 from fs3.auth.identity import Role
 from fs3.auth.keyring import Keyring
-from fs3.errors import BadRequest, Denied, Fs3Error, Refused, Status
+from fs3.errors import BadRequest, Denied, Refused, Status
 from fs3.kv.election import Fenced
 from fs3.kv.engine import open_engine
 from fs3.limits import GRPC_MESSAGE_BYTES_MAX
@@ -284,7 +284,7 @@ class MetaDaemon:
                 self._store.tick()
                 self._inspector.expire()
                 self._kv.sync()
-            except Fs3Error as error:
+            except OSError as error:
                 if not self._goes_on(error):
                     return
             if self._clock.monotonic_ns() >= space_due_ns:
@@ -303,14 +303,14 @@ class MetaDaemon:
                     removed = self._gc.step()
             except Fenced:
                 log.debug("another service collects garbage now")
-            except Fs3Error as error:
+            except OSError as error:
                 if not self._goes_on(error):
                     return
             if not removed:
                 pause_s = GC_PAUSE_S if self._gc.at_end else GC_PAGE_PAUSE_S
                 self._clock.wait(self._stopping, pause_s)
 
-    def _goes_on(self, error: Fs3Error) -> bool:
+    def _goes_on(self, error: OSError) -> bool:
         """After the store failed: a shared one may answer the next time."""
         if not self._kv.shared:
             self._fail(str(error))

@@ -17,6 +17,7 @@ Each finding names its check; every check has a test that plants its damage
 | directory_entries | a directory has one entry, in the directory that its parent pointer names |
 | directory_cycle | every directory reaches the root by its parents |
 | gc_inode | a row of the gc queue leads to an inode without a name, which has one row |
+| tombstone | a tombstone is of a file that is gone, not of one that is there |
 | xattr_inode | an extended attribute belongs to an inode; its flags tell which kinds it has |
 | acl_mode | an access ACL says more than the mode, and the same about owner, mask and others |
 | session_inode | a session leads to a regular file; its index row exists, and the other way round |
@@ -34,7 +35,17 @@ from typing import NamedTuple
 from fs3.errors import Damaged, Refused
 from fs3.kv import keys
 from fs3.kv.api import KEY_END, KeyValueStore, Transaction
-from fs3.meta import acl, appends, dirent, garbage, idempotency, intent, session, xattr
+from fs3.meta import (
+    acl,
+    appends,
+    dirent,
+    garbage,
+    idempotency,
+    intent,
+    session,
+    tombstone,
+    xattr,
+)
 from fs3.meta import inode as inodes
 from fs3.meta.allocator import FIRST_INODE, decode_end
 from fs3.meta.inode import DIRECTORY, FILE, REMOVING, Inode, Layout
@@ -80,6 +91,7 @@ class NameSpace(NamedTuple):
     files: list[LiveFile]
     ids_end: int  # no inode of this version has this id or a larger one
     open_inodes: frozenset[int]  # open for writing: their length is not settled
+    tombstones: frozenset[int]  # inodes that are gone; what is still written of them is swept
 
     @property
     def findings_without_mend(self) -> list[Finding]:
@@ -132,6 +144,7 @@ class _Checker:
         self._acls: dict[int, acl.Acl] = {}  # inode -> access ACL
         self._sessions: dict[tuple[int, bytes], session.Session] = {}
         self._session_index: set[tuple[bytes, int, bytes]] = set()
+        self._tombstones: dict[int, bytes] = {}  # inode -> its row
         self._intents: list[intent.TruncateIntent] = []
         self._appended: list[int] = []
 
@@ -144,20 +157,24 @@ class _Checker:
             if inode.is_directory and inode.nlink:
                 self._check_directory(inode)
         self._check_queue()
+        self._check_tombstones()
         self._check_xattrs()
         self._check_sessions()
         self._check_intents()
         self._check_appends()
         return self._findings
 
-    def counted(self) -> tuple[int, int, list[LiveFile], int, frozenset[int]]:
+    def counted(
+        self,
+    ) -> tuple[int, int, list[LiveFile], int, frozenset[int], frozenset[int]]:
         files = [
             LiveFile(inode.number, inode.layout, inode.size, inode.nlink == 0)
             for inode in self._inodes.values()
             if inode.type == FILE
         ]
         writing = frozenset(number for number, _ in self._sessions)
-        return len(self._inodes), len(self._entries), files, self._ids_end, writing
+        swept_later = frozenset(self._tombstones)
+        return len(self._inodes), len(self._entries), files, self._ids_end, writing, swept_later
 
     def _find(self, check: str, detail: str, mend: Mend | None = None) -> None:
         self._findings.append(Finding(check, detail, mend))
@@ -173,6 +190,7 @@ class _Checker:
             keys.CLIENT_SESSION: (44, self._load_session_index),
             keys.IDEMPOTENCY: (32, lambda key, record: _ignore(idempotency.decode(record))),
             keys.GARBAGE: (20, self._load_garbage),
+            keys.TOMBSTONE: (20, self._load_tombstone),
             keys.INTENT: (12, self._load_intent),
             keys.GENERATION: (4, lambda key, record: None),
             keys.GARBAGE_EPOCH: (4, lambda key, record: None),
@@ -236,6 +254,9 @@ class _Checker:
     def _load_garbage(self, key: bytes, record: bytes) -> None:
         garbage.decode(key, record)
         self._queued[keys.garbage_fields(key)[1]].append(key)
+
+    def _load_tombstone(self, key: bytes, record: bytes) -> None:
+        self._tombstones[tombstone.decode(key, record).inode] = key
 
     def _load_intent(self, key: bytes, record: bytes) -> None:
         self._intents.append(intent.decode(keys.inode_of(key), record))
@@ -345,6 +366,12 @@ class _Checker:
                     f"inode {number}: {len(rows)} rows, {inode}",
                     None if unclear else mend,
                 )
+
+    def _check_tombstones(self) -> None:
+        for number, row in self._tombstones.items():
+            if number in self._inodes:
+                mend = Mend("drop_tombstone", number, self._inodes[number].version, row)
+                self._find("tombstone", f"inode {number} is there, and has a tombstone", mend)
 
     def _check_xattrs(self) -> None:
         for number in self._xattrs.keys() | {

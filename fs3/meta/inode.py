@@ -39,6 +39,7 @@ FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHAR_DEVICE, BLOCK_DEVICE = range(1, 8) 
 
 HAS_DATA = 1  # flag: chunks may exist on storage
 REMOVING = 2  # flag: gc has begun to remove the chunks; the inode cannot be opened any more
+WRITABLE = 8  # flag: a capability to write to it was given out, once
 SPARSE = 1 << 16  # flag: less than `size` is stored, as far as is known
 LINKABLE = 0x400  # flag: made by O_TMPFILE without O_EXCL, and has had no name yet
 

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from fs3.errors import Fs3Error
 from fs3.kv import keys
 from fs3.kv.api import Transaction
 from fs3.meta import inode as inodes
 from fs3.meta import session
 from fs3.meta.inode import HAS_DATA, Inode
 from fs3.meta.ports import ChunkPort, Jobs, Measure
+from fs3.runtime.failpoint import failpoint
 
 if TYPE_CHECKING:
     from fs3.meta.store import MetaStore
@@ -64,7 +64,7 @@ class ClientPruner:
     def _prune(self, client: bytes) -> None:
         try:
             done = self._step(client)
-        except Fs3Error as error:
+        except OSError as error:
             log.info("client %s is pruned later: %s", client.hex(), error)
             self._jobs.later(RETRY_S, partial(self._prune, client))
             return
@@ -93,23 +93,30 @@ class ClientPruner:
         measure = Measure(0, 0)
         if inode is not None:
             measure = self._chunks.measure(number, inode.layout)
+            failpoint("prune.measured")
         epoch = inode.truncate_epoch if inode is not None else 0
         now_ns = self._store.wall_ns()
 
-        def settle(txn: Transaction) -> None:
+        def settle(txn: Transaction) -> bool:
             self._store.guard(txn)
-            if txn.get(keys.intent(number)) is not None:
-                return  # the length is in motion; the next step comes back to it
+            row = keys.session(number, session_id)
+            if txn.get(keys.intent(number)) is not None or txn.get(row) is None:
+                return False  # the length is in motion: the next step comes back to it; or closed
             found = inodes.find(txn, number)
             if found is not None:
                 if found.truncate_epoch != epoch:
-                    return
+                    return False
                 _settle(found, measure, now_ns)
                 inodes.store(txn, found)
-            txn.clear(keys.session(number, session_id))
+            txn.clear(row)
             txn.clear(keys.client_session(client, number, session_id))
+            return True
 
-        self._store.transact([settle])
+        (ended,) = self._store.transact([settle])
+        if ended:
+            with self._store.lock:
+                self._store.env.clients.session_ended(client)
+        failpoint("prune.settled")
 
 
 def _sessions_of(client: bytes, txn: Transaction) -> list[tuple[int, bytes]]:

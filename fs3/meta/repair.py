@@ -17,6 +17,7 @@ more. The version of the inode tells: every change of its names or its link coun
 | rescue | an entry moves from where no path leads to /lost+found |
 | parent | the parent pointer of a directory becomes the directory of its entry |
 | drop_row | a row of the gc queue goes whose inode is gone, has a name, or has another row |
+| drop_tombstone | the tombstone of a file that is there goes |
 | drop_session, drop_index, index_session | sessions and their index agree again |
 | drop_xattr | an extended attribute of a missing inode goes |
 | xattr_flags | the flags of an inode become those of the attributes that are there |
@@ -280,6 +281,14 @@ def _drop_row(txn: Transaction, mend: Mend, world: World) -> str:
     return f"row {mend.key.hex()} of the gc queue is removed"
 
 
+def _drop_tombstone(txn: Transaction, mend: Mend, world: World) -> str:
+    _require(mend.key.startswith(keys.TOMBSTONE) and txn.get(mend.key) is not None)
+    _require(keys.tombstone_fields(mend.key)[1] == mend.inode)
+    _require(inodes.find(txn, mend.inode) is not None)
+    txn.clear(mend.key)
+    return f"the tombstone of inode {mend.inode}, which is there, is removed"
+
+
 def _drop_session(txn: Transaction, mend: Mend, world: World) -> str:
     inode = inodes.find(txn, mend.inode)
     _require(inode is None or inode.type != FILE)
@@ -371,6 +380,7 @@ _MENDS: dict[str, Callable[[Transaction, Mend, World], str]] = {
     "rescue": _rescue,
     "parent": _parent,
     "drop_row": _drop_row,
+    "drop_tombstone": _drop_tombstone,
     "drop_session": _drop_session,
     "index_session": _index_session,
     "drop_index": _drop_index,

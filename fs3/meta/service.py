@@ -15,6 +15,7 @@ from fs3.meta.call import Answer, Call, failure
 from fs3.meta.inspect import Inspector
 from fs3.meta.ports import Jobs
 from fs3.meta.store import MetaStore
+from fs3.runtime.failpoint import failpoint
 
 __all__ = ["MetaService", "Waiter"]
 
@@ -95,6 +96,8 @@ class MetaService:
             # service that has read its store afresh.
             answers = self._end(calls, error)
         self.deliver(answers)
+        for call in calls:
+            failpoint("replied", call.name)
 
     def _store_failed(self, calls: Sequence[Call], error: Fs3Error) -> list[Answer]:
         """A shared store answers again soon, and each caller repeats with the same request id."""

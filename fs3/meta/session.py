@@ -10,6 +10,7 @@ nobody but storage knows whether the bytes were written before or after it.
 import struct
 from dataclasses import dataclass
 
+from fs3 import limits
 from fs3.errors import Damaged, Status
 from fs3.kv import keys
 from fs3.kv.api import Transaction
@@ -75,6 +76,12 @@ def remove(txn: Transaction, session: Session) -> None:
 
 def is_open_for_write(txn: Transaction, inode: int) -> bool:
     return bool(txn.get_range(*keys.sessions(inode), limit=1))
+
+
+def count(txn: Transaction, client: bytes) -> int:
+    """How many sessions the client has, as far as it matters."""
+    begin, end = keys.client_sessions(client)
+    return len(txn.get_range(begin, end, limit=limits.SESSIONS_PER_CLIENT_MAX, snapshot=True))
 
 
 def is_held_by(txn: Transaction, inode: int, client: bytes) -> bool:

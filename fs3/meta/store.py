@@ -42,6 +42,7 @@ from fs3.meta.prune import ClientPruner
 from fs3.meta.truncation import Truncations
 from fs3.runtime.clock import Clock
 from fs3.runtime.entropy import Entropy
+from fs3.runtime.failpoint import failpoint
 
 __all__ = ["MetaStore"]
 
@@ -129,6 +130,8 @@ class MetaStore:
         does: then the outcome of all is unknown, and the process should end."""
         answers: list[Answer] = []
         ready: list[Call] = []
+        for call in calls:
+            failpoint("received", call.name)
         with self.lock:
             for call in calls:
                 try:
@@ -224,6 +227,7 @@ class MetaStore:
         if recorded is not None:
             return _replay(txn, call, recorded)
         reply = call.verb.run(txn, call.request, context)
+        failpoint("staged", call.verb.name)
         body = reply.SerializeToString()
         self._idempotency.record(
             txn,
@@ -233,6 +237,7 @@ class MetaStore:
                 call.method, context.caller.uid, context.rights, context.hold, context.session, body
             ),
         )
+        failpoint("recorded", call.verb.name)
         return reply if context.rights else body
 
     def _dispose(self, call: Call, outcome: Any, answers: list[Answer]) -> None:
@@ -240,6 +245,7 @@ class MetaStore:
         if isinstance(outcome, BaseException):
             self._dispose_failure(call, outcome, answers)
             return
+        failpoint("committed", call.verb.name)
         context = call.context
         if context.sessions_change:
             self.env.clients.count_sessions(context.client, context.sessions_change)
@@ -250,6 +256,7 @@ class MetaStore:
                 client=context.client or keys.NO_SESSION,
                 session=context.session,
             )
+            failpoint("minted", call.verb.name)
         body = outcome if isinstance(outcome, bytes) else outcome.SerializeToString()
         answer = Answer(call.token, Status.OK, "", "", body)
         if context.hold:
@@ -299,6 +306,7 @@ class MetaStore:
         with self.lock:
             answers, self._unsynced = self._unsynced, []
         self.kv.sync()
+        failpoint("store.flushed")
         self.deliver(answers)
 
     def _finished(self, inode: int) -> None:
@@ -332,7 +340,8 @@ class MetaStore:
             return
         try:
             measure = self._chunks.measure(inode, needed.layout)
-        except Fs3Error as error:
+            failpoint("store.measured")
+        except OSError as error:
             log.info("length of inode %d is asked again later: %s", inode, error)
             with self.lock:
                 self._pending.put_back_measured(inode, waiting)

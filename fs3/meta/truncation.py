@@ -11,7 +11,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fs3.errors import Fs3Error
 from fs3.kv.api import Transaction
 from fs3.meta import inode as inodes
 from fs3.meta import intent, session
@@ -19,6 +18,7 @@ from fs3.meta.inode import HAS_DATA, SPARSE, Inode
 from fs3.meta.intent import TruncateIntent
 from fs3.meta.pending import Pending
 from fs3.meta.ports import ChunkPort, Jobs
+from fs3.runtime.failpoint import failpoint
 
 if TYPE_CHECKING:
     from fs3.meta.store import MetaStore
@@ -61,7 +61,8 @@ class Truncations:
     def _look(self, inode: int, pause_s: float) -> None:
         try:
             ((wanted, mine),) = self._store.transact([partial(self._adopt, inode)])
-        except Fs3Error as error:
+            failpoint("truncation.taken")
+        except OSError as error:
             self._later(inode, pause_s, self._look, inode, error)
             return
         if wanted is None:
@@ -89,7 +90,8 @@ class Truncations:
         try:
             (inode,) = self._store.transact([partial(_inode_to_cut, wanted)])
             stored = self._cut_chunks(wanted, inode) if inode is not None else None
-        except Fs3Error as error:
+            failpoint("truncation.cut")
+        except OSError as error:
             self._later(wanted.inode, pause_s, self._cut, wanted, error)
             return
         self._clear((wanted, stored), RETRY_S_MIN)
@@ -100,6 +102,7 @@ class Truncations:
         end = wanted.old_size
         if wanted.measure:
             end = max(end, self._chunks.measure(wanted.inode, inode.layout).length)
+            failpoint("truncation.measured")
         if wanted.new_size == 0:
             self._chunks.remove_chunks(wanted.inode, inode.layout, end)
         elif end > wanted.new_size:
@@ -114,7 +117,8 @@ class Truncations:
         wanted, stored = cut
         try:
             self._store.transact([partial(_clear_intent, wanted, stored)])
-        except Fs3Error as error:
+            failpoint("truncation.cleared")
+        except OSError as error:
             self._later(wanted.inode, pause_s, self._clear, cut, error)
             return
         self._end(wanted.inode)
@@ -130,7 +134,7 @@ class Truncations:
         pause_s: float,
         step: Callable[[Any, float], None],
         subject: Any,
-        error: Fs3Error,
+        error: OSError,
     ) -> None:
         log.info("truncate of inode %d goes on later: %s", inode, error)
         self._jobs.later(pause_s, partial(step, subject, min(pause_s * 2, RETRY_S_MAX)))

@@ -28,7 +28,7 @@ def step(chain: ChainRecord, beliefs: Beliefs, complete: bool) -> tuple[ChainRec
 
     `complete`: the chain is forming and every target is present and empty on its own server.
     """
-    believed = {target.id: beliefs(target) for target in chain.targets}
+    believed = {target.id: _believed(chain, target, beliefs) for target in chain.targets}
     rows = {
         target.id: next_row(target.public, believed[target.id], situation)
         for target, situation in _situations(chain, believed, complete)
@@ -45,11 +45,21 @@ def step(chain: ChainRecord, beliefs: Beliefs, complete: bool) -> tuple[ChainRec
     return replace(chain, targets=ordered, forming=forming), moves
 
 
+def _believed(chain: ChainRecord, target: TargetRecord, beliefs: Beliefs) -> Belief:
+    """While the chain waits for the last that served, there is nobody who could bring another
+    level: what holds everything is that one."""
+    belief = beliefs(target)
+    waits = any(other.public is Public.LASTSRV for other in chain.targets)
+    claims = target.public is Public.SYNCING and belief is Belief.UPTODATE
+    return Belief.ONLINE if waits and claims else belief
+
+
 def _situations(
     chain: ChainRecord, believed: dict[TargetId, Belief], complete: bool
 ) -> list[tuple[TargetRecord, Situation]]:
     serving = [target.id for target in chain.targets if _serves_after(target, believed[target.id])]
-    leaver = _leaver(chain, believed, serving)
+    gives_way = _gives_way(chain, believed, serving)
+    leaver = _leaver(chain, believed, serving, gives_way)
     staying = [target for target in serving if target != leaver]
     last = None if serving else _last(chain, believed)
     syncer = _syncer(chain, believed) if staying and leaver is None else None
@@ -63,7 +73,8 @@ def _situations(
                 chosen_last=target.id == last,
                 sync_turn=target.id == syncer,
                 leave_turn=target.id == leaver,
-                leaving=target.leaving,
+                leaving=target.unwanted,
+                gives_way=target.id == gives_way,
             ),
         )
         for target in chain.targets
@@ -74,7 +85,7 @@ def _serves_after(target: TargetRecord, belief: Belief) -> bool:
     if target.public is Public.SERVING:
         return belief in HOLDS
     if target.public is Public.SYNCING:
-        return belief is Belief.UPTODATE and not target.leaving
+        return belief is Belief.UPTODATE and not target.unwanted
     return target.public is Public.LASTSRV and belief is Belief.UPTODATE
 
 
@@ -92,13 +103,33 @@ def _last(chain: ChainRecord, believed: dict[TargetId, Belief]) -> TargetId | No
 
 
 def _leaver(
-    chain: ChainRecord, believed: dict[TargetId, Belief], serving: list[TargetId]
+    chain: ChainRecord,
+    believed: dict[TargetId, Belief],
+    serving: list[TargetId],
+    gives_way: TargetId | None,
 ) -> TargetId | None:
     """The one target that may begin to leave: others serve, and nobody syncs (one per chain)."""
-    if len(serving) < 2 or _sync_taken(chain, believed):
+    if len(serving) < 2 or (_sync_taken(chain, believed) and gives_way is None):
         return None
-    for target in reversed(chain.targets):
-        if target.leaving and target.public is Public.SERVING and target.id in serving:
+    going = [t for t in reversed(chain.targets) if t.unwanted and t.public is Public.SERVING]
+    going = [target for target in going if target.id in serving]
+    first = [target for target in going if target.cut_from]  # writes stand still until it has left
+    return (first + going)[0].id if going else None
+
+
+def _gives_way(
+    chain: ChainRecord, believed: dict[TargetId, Belief], serving: list[TargetId]
+) -> TargetId | None:
+    """The syncing target, when writes stand still until a serving one has left. A resync may take
+    hours. Its server must know that it syncs: one that began to leave may still answer reads."""
+    if len(serving) < 2:
+        return None
+    waits = any(
+        t.cut_from and t.public is Public.SERVING and t.id in serving for t in chain.targets
+    )
+    for target in chain.targets:
+        syncs = target.public is Public.SYNCING and not target.unwanted
+        if waits and syncs and believed[target.id] is Belief.ONLINE:
             return target.id
     return None
 
@@ -108,7 +139,7 @@ def _syncer(chain: ChainRecord, believed: dict[TargetId, Belief]) -> TargetId | 
     if _sync_taken(chain, believed):
         return None
     for target in chain.targets:
-        idle = target.public in (Public.WAITING, Public.OFFLINE) and not target.leaving
+        idle = target.public in (Public.WAITING, Public.OFFLINE) and not target.unwanted
         if idle and believed[target.id] in PRESENT:
             return target.id
     return None
@@ -121,7 +152,7 @@ def _sync_taken(chain: ChainRecord, believed: dict[TargetId, Belief]) -> bool:
             continue
         belief = believed[target.id]
         ends = belief in (Belief.FAILED, Belief.LOST)
-        ends = ends or (belief in PRESENT if target.leaving else belief is Belief.UPTODATE)
+        ends = ends or (belief in PRESENT if target.unwanted else belief is Belief.UPTODATE)
         if not ends:
             return True
     return False

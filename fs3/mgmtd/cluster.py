@@ -17,10 +17,10 @@ Rules of time:
 """
 
 import enum
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from fs3.mgmtd import chains
+from fs3.mgmtd import chains, links
 from fs3.mgmtd.chains import Move
 from fs3.mgmtd.state import (
     LOCAL_OFFLINE,
@@ -76,6 +76,7 @@ class Heartbeat:
     sequence: int
     reports: tuple[TargetReport, ...]  # every target the server holds; a missing one is closed
     now_ns: int
+    silent: Mapping[NodeId, int] = field(default_factory=dict)  # peers; without an answer for, ns
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +175,15 @@ def resumed(state: ClusterState, now_ns: int, lease_ns: int) -> ClusterState:
     longest_ns = max(state.lease_longest_ns, lease_ns)
     seen_ns = now_ns + longest_ns - lease_ns
     nodes = {
-        node_id: replace(node, sequence=0, last_seen_ns=seen_ns, reported=False, reports={})
+        node_id: replace(
+            node,
+            sequence=0,
+            last_seen_ns=seen_ns,
+            reported=False,
+            reports={},
+            steady_since_ns=0,
+            silences={},
+        )
         for node_id, node in state.nodes.items()
     }
     return replace(
@@ -232,7 +241,7 @@ def _heartbeat(state: ClusterState, event: Heartbeat) -> Result:
     if foreign is not None:
         return _refuse(state, Refusal.FOREIGN_TARGET, foreign)
     record = replace(
-        node,
+        links.heard(node, event.silent, event.now_ns, state.lease_ns),
         sequence=event.sequence,
         last_seen_ns=max(node.last_seen_ns, event.now_ns),
         reported=True,
@@ -240,7 +249,7 @@ def _heartbeat(state: ClusterState, event: Heartbeat) -> Result:
     )
     mine = _chains_of(state, (event.node,))
     heard = replace(state, nodes={**state.nodes, event.node: record})
-    settled, moves = _settle(heard, mine)
+    settled, moves = _settle(links.judge(heard, mine, event.now_ns), mine)
     return _finish(state, settled, moves, mine)
 
 
@@ -278,7 +287,7 @@ def _tick(state: ClusterState, event: Tick) -> Result:
     if now_ns - state.last_tick_ns > state.lease_ns // 2:
         # mgmtd was not running: heartbeats wait unread in its sockets, so silence proves nothing.
         nodes = {
-            node_id: replace(node, last_seen_ns=max(node.last_seen_ns, now_ns))
+            node_id: replace(node, last_seen_ns=max(node.last_seen_ns, now_ns), steady_since_ns=0)
             for node_id, node in state.nodes.items()
         }
         return replace(state, nodes=nodes, last_tick_ns=now_ns), []

@@ -52,6 +52,11 @@ def _reduced(
     syncing = states[Public.SYNCING] + states[Public.WAITING]
     if syncing:
         text += f"; {syncing} targets are being brought level"
+    apart = {
+        (target.node, target.cut_from) for c in reduced for target in c.targets if target.cut_from
+    }
+    for one, other in sorted(apart):
+        text += f"; {_names(state, [one, other])} cannot reach each other: mend their network"
     return f"{text}; {servers}."
 
 

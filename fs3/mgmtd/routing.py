@@ -4,7 +4,7 @@ Invariant: a watcher gets versions that only grow. A slow one skips some: it get
 """
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from fs3._proto import common_pb2, mgmtd_pb2
 from fs3.mgmtd.state import ClusterState, NodeIdentity, NodeRecord, TargetReport
@@ -17,6 +17,7 @@ __all__ = [
     "encode_status",
     "identity_of",
     "reports_of",
+    "silent_of",
 ]
 
 
@@ -106,6 +107,11 @@ def reports_of(targets: Iterable[mgmtd_pb2.LocalTarget]) -> tuple[TargetReport, 
         )
         for target in targets
     )
+
+
+def silent_of(peers: Iterable[mgmtd_pb2.SilentPeer]) -> Mapping[NodeId, int]:
+    """Peer -> ns."""
+    return {NodeId(peer.node_id): int(peer.silent_s * 1e9) for peer in peers}
 
 
 class Board:

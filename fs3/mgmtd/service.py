@@ -29,6 +29,8 @@ __all__ = ["ACCESS", "WATCHERS_MAX", "MgmtdServicer"]
 
 WATCHERS_MAX = 1024  # each holds a thread of the server
 TARGETS_MAX = 4096  # per server
+PEERS_MAX = 4096  # servers that one server can share chains with
+SILENT_S_MAX = 1e9  # 30 years; keeps the nanoseconds inside 64 bits
 ADDRESSES_MAX = 16
 STATUS_CLIENTS_MAX = 1024
 TEXT_BYTES_MAX = 255
@@ -98,6 +100,7 @@ class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # gene
     ) -> mgmtd_pb2.HeartbeatReply:
         def heartbeat() -> mgmtd_pb2.HeartbeatReply:
             _require(len(request.targets) <= TARGETS_MAX, "targets", f"at most {TARGETS_MAX}")
+            _check_silent(request)
             manager = self._manager()
             state = _submit(
                 manager,
@@ -107,6 +110,7 @@ class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # gene
                     request.sequence,
                     routing.reports_of(request.targets),
                     self._clock.monotonic_ns(),
+                    routing.silent_of(request.silent),
                 ),
             )
             return mgmtd_pb2.HeartbeatReply(
@@ -245,6 +249,13 @@ def _check_registration(request: mgmtd_pb2.RegisterRequest) -> None:
     short = all(len(text.encode()) <= TEXT_BYTES_MAX for text in texts)
     _require(short, "node.addresses", f"{TEXT_BYTES_MAX} bytes each")
     _require(len(request.targets) <= TARGETS_MAX, "targets", f"at most {TARGETS_MAX}")
+
+
+def _check_silent(request: mgmtd_pb2.HeartbeatRequest) -> None:
+    _require(len(request.silent) <= PEERS_MAX, "silent", f"at most {PEERS_MAX}")
+    lengths = (peer.silent_s for peer in request.silent)
+    sane = all(0 <= silent_s <= SILENT_S_MAX for silent_s in lengths)  # false for NaN
+    _require(sane, "silent.silent_s", f"0 to {SILENT_S_MAX:g} seconds")
 
 
 def _require(condition: bool, field: str, detail: str) -> None:

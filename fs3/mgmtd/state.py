@@ -16,6 +16,7 @@ __all__ = [
     "ClusterState",
     "NodeIdentity",
     "NodeRecord",
+    "Silence",
     "TargetRecord",
     "TargetReport",
 ]
@@ -43,6 +44,14 @@ class TargetReport:
 
 
 @dataclass(frozen=True, slots=True)
+class Silence:
+    """A heartbeat said that a peer had not answered for so long. mgmtd's monotonic clock."""
+
+    for_ns: int
+    told_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class NodeIdentity:
     """What a process says of itself when it registers."""
 
@@ -64,6 +73,8 @@ class NodeRecord:
     last_seen_ns: int = 0  # mgmtd's monotonic clock
     reported: bool = False  # false: no report since mgmtd started, so absence means nothing
     reports: Mapping[TargetId, TargetReport] = field(default_factory=dict)
+    steady_since_ns: int = 0  # heartbeats have come without a long pause since then; 0: none came
+    silences: Mapping[NodeId, Silence] = field(default_factory=dict)  # told within T, by peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +83,12 @@ class TargetRecord:
     node: NodeId
     public: Public
     leaving: bool = False  # an operator wants it out
+    cut_from: NodeId | None = None  # it is to stay out while it and this server miss each other
+
+    @property
+    def unwanted(self) -> bool:
+        """It goes, and stays out for now."""
+        return self.leaving or self.cut_from is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ class _Target(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     node: int
     state: int
     leaving: bool
+    cut_from: int | None = None
 
 
 class _Chain(_Record, frozen=True):
@@ -158,7 +159,8 @@ def _encode_node(node: NodeRecord) -> bytes:
 
 def _encode_chain(chain: ChainRecord) -> bytes:
     targets = tuple(
-        _Target(target.id, target.node, target.public, target.leaving) for target in chain.targets
+        _Target(target.id, target.node, target.public, target.leaving, target.cut_from)
+        for target in chain.targets
     )
     return msgspec.json.encode(
         _Chain(id=chain.id, version=chain.version, forming=chain.forming, targets=targets)
@@ -185,6 +187,7 @@ def _chain(key: bytes, value: bytes) -> ChainRecord:
             NodeId(target.node),
             _public(key, target.state),
             target.leaving,
+            NodeId(target.cut_from) if target.cut_from else None,
         )
         for target in record.targets
     )

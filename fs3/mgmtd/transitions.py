@@ -14,6 +14,7 @@ Why these rows keep acknowledged bytes:
   D  A live server's target that is to leave for another reason becomes SYNCING first (S1): it keeps
      every write and stops reads. Writes of that version need its answer, so none is acknowledged
      before it knows. It goes OFFLINE once it reported that version (Y2), or is gone (Y3).
+     One that syncs and said so under this version serves nobody: it may step back at once (Y6, Y7).
 """
 
 import enum
@@ -52,7 +53,8 @@ class Situation:
     chosen_last: bool = False  # nobody serves after this event, and this one is to wait as LASTSRV
     sync_turn: bool = False  # somebody serves, nobody else syncs, and this one is the next in line
     leave_turn: bool = False  # others serve and nobody syncs, so this one may begin to leave
-    leaving: bool = False  # an operator wants this target out
+    leaving: bool = False  # it is to go: an operator wants it out, or a neighbour cannot reach it
+    gives_way: bool = False  # a serving one that a neighbour cannot reach waits to leave
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ class Row:
     sync_turn: bool | None = None
     leave_turn: bool | None = None
     leaving: bool | None = None
+    gives_way: bool | None = None
 
     def fits(self, public: Public, belief: Belief, situation: Situation) -> bool:
         return (
@@ -88,6 +91,7 @@ _CONDITIONS = (
     "sync_turn",
     "leave_turn",
     "leaving",
+    "gives_way",
 )
 
 ANY = frozenset(Belief)
@@ -131,9 +135,13 @@ TABLE: tuple[Row, ...] = (
         "left: its server knows that it no longer serves", leaving=True),
     Row("Y3", _P.SYNCING, FAILED | LOST, _P.OFFLINE, "lost while syncing"),
     Row("Y4", _P.SYNCING, SILENT, _P.SYNCING, "leaves: waits until its server knows", leaving=True),
+    Row("Y7", _P.SYNCING, BEHIND, _P.WAITING,
+        "lets one go first that a neighbour cannot reach", leaving=False, gives_way=True),
     Row("Y5", _P.SYNCING, BEHIND | SILENT, _P.SYNCING, "syncs", leaving=False, others_serve=True),
-    Row("Y6", _P.SYNCING, BEHIND | SILENT, _P.WAITING,
+    Row("Y6", _P.SYNCING, BEHIND, _P.WAITING,
         "nobody to sync from", leaving=False, others_serve=False),
+    Row("Y8", _P.SYNCING, SILENT, _P.SYNCING,
+        "nobody to sync from: waits until its server knows", leaving=False, others_serve=False),
 
     # WAITING
     Row("W1", _P.WAITING, FAILED | LOST, _P.OFFLINE, "lost while waiting"),

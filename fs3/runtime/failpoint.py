@@ -32,10 +32,11 @@ _passed: dict[str, int] = {}  # how often each armed point acted
 _wait: Callable[[float], None] = time.sleep
 
 
-def failpoint(name: str) -> None:
-    """The place itself. One dictionary look-up when nothing is armed."""
+def failpoint(name: str, of: str = "") -> None:
+    """The place itself; `of.name`, when several things pass there. One dictionary look-up when
+    nothing is armed."""
     if _armed:
-        _act(name)
+        _act(f"{of}.{name}" if of else name)
 
 
 def arm(specification: str) -> None:

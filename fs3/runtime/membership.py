@@ -27,6 +27,7 @@ __all__ = ["Membership", "RoutingWatcher"]
 log = logging.getLogger(__name__)
 
 Report = Callable[[], Sequence[mgmtd_pb2.LocalTarget]]
+Silent = Callable[[], Sequence[mgmtd_pb2.SilentPeer]]
 OnRouting = Callable[[common_pb2.RoutingInfo], None]
 OnLease = Callable[[int], None]
 
@@ -157,6 +158,8 @@ class Membership:
 
     - `report()` gives every target the process holds; a missing one counts as closed. Called for
       the registration and each heartbeat.
+    - `silent()` gives the servers that this one asks and that do not answer. Called for each
+      heartbeat.
     - `on_routing(routing)`: versions only grow; one call at a time. When it returns, the process
       must have applied it: a target that may not serve any more has stopped.
     - `on_lease(until_ns)`: on CLOCK_BOOTTIME; the process answers for its targets until then.
@@ -175,6 +178,7 @@ class Membership:
         on_routing: OnRouting,
         on_lease: OnLease,
         on_refused: Callable[[str], None] | None = None,
+        silent: Silent = tuple,
         credentials: grpc.ChannelCredentials | None = None,
     ) -> None:
         if len(node.incarnation) != 16:
@@ -183,6 +187,7 @@ class Membership:
         self._cluster_id = cluster_id
         self._clock = clock
         self._report = report
+        self._silent = silent
         self._on_lease = on_lease
         self._on_refused = on_refused
         self._managers = Managers(manager_address, clock=clock, credentials=credentials)
@@ -307,6 +312,7 @@ class Membership:
             sequence=self._sequence,
             routing_version=self._routing.version(),
             targets=targets,
+            silent=self._silent(),
         )
         reply = self._managers.call(lambda stub: stub.Heartbeat(request, timeout=self._timeout_s))
         self._renew(sent_ns, reply.lease_s, reply.routing_version)

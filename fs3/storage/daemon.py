@@ -2,6 +2,7 @@
 
     mgmtd ──routing──> Membership ──> StorageServer.update_routing    chain versions, roles
           <─heartbeat─            <── StorageServer.target_reports    states, space
+                                  <── StorageServer.silences          neighbours out of reach
           ──ack──────>            ──> StorageServer.renew_lease       0.8 T from the send time
 
 The data path runs on its own native thread and needs nothing of this process's Python, except that
@@ -45,6 +46,7 @@ class NativeServer(Protocol):
     def update_routing(self, routing: bytes) -> None: ...
     def renew_lease(self, until_boottime_ns: int) -> None: ...
     def target_reports(self) -> list[dict[str, Any]]: ...
+    def silences(self) -> list[dict[str, Any]]: ...
     def statistics(self) -> dict[str, Any]: ...
     def latency_bounds_s(self) -> list[float]: ...
     def take_warnings(self) -> list[str]: ...
@@ -96,6 +98,7 @@ class StorageDaemon:
             on_routing=self._apply_routing,
             on_lease=self._server.renew_lease,
             on_refused=on_refused,
+            silent=self.silent,
         )
         self._notifier = threading.Thread(target=self._relay, name="fs3-notify", daemon=True)
 
@@ -146,6 +149,10 @@ class StorageDaemon:
     def report(self) -> list[mgmtd_pb2.LocalTarget]:
         """One entry per target on the disk, for registration and heartbeat."""
         return [mgmtd_pb2.LocalTarget(**fields) for fields in self._server.target_reports()]
+
+    def silent(self) -> list[mgmtd_pb2.SilentPeer]:
+        """Servers of common chains that do not answer, for each heartbeat."""
+        return [mgmtd_pb2.SilentPeer(**fields) for fields in self._server.silences()]
 
     def statistics(self) -> Mapping[str, Any]:
         """Counts, bytes and latency histograms for /metrics."""

@@ -71,6 +71,21 @@ nb::list target_reports(const StorageServer& server) {
   return out;
 }
 
+nb::list silences(const StorageServer& server) {
+  auto silences = [&] {
+    nb::gil_scoped_release release;
+    return server.silences();
+  }();
+  nb::list out;
+  for (const auto& s : silences) {
+    nb::dict row;
+    row["node_id"] = s.node_id;
+    row["silent_s"] = s.silent_s;
+    out.append(row);
+  }
+  return out;
+}
+
 nb::dict operation(const storage::OperationMetrics& metrics) {
   nb::dict out;
   out["count"] = metrics.count;
@@ -205,6 +220,8 @@ void bind_storage(nb::module_& m) {
            "info that the acknowledged heartbeat named was applied before.")
       .def("target_reports", &target_reports,
            "For the heartbeat: dicts with the fields of fs3.proto.mgmtd.LocalTarget, by target id.")
+      .def("silences", &silences,
+           "For the heartbeat: dicts with the fields of fs3.proto.mgmtd.SilentPeer, by node id.")
       .def("statistics", &statistics,
            "Counts and latencies: dict of operations, counters, targets, engine, space, network,\n"
            "scrub.")

@@ -65,6 +65,8 @@ void Service::handle(net::ServerCallPtr call) {
       return handle_read_raw(std::move(call));
     case pb::SPACE:
       return handle_space(std::move(call));
+    case pb::PING:
+      return call->reply({}, {});
     default:
       return refuse(std::move(call), Status(kUnknownMethod, where_,
                                             "method " + std::to_string(call->method()) +

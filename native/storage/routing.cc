@@ -66,9 +66,14 @@ Result<Routing> Routing::parse(std::string_view bytes, uint32_t node_id) {
   std::set<TargetId> seen;
   for (const auto& chain : info.chains()) {
     if (Status s = check_chain(chain, seen); !s.ok()) return s;
+    bool ours = false;
+    for (const auto& target : chain.targets()) {
+      if (target.node_id() != node_id) continue;
+      ours = true;
+      out.own.push_back({target.target_id(), view_of(chain, target)});
+    }
     for (const auto& target : chain.targets())
-      if (target.node_id() == node_id)
-        out.own.push_back({target.target_id(), view_of(chain, target)});
+      if (ours && target.node_id() != node_id) out.partners.insert(target.node_id());
   }
   return out;
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -23,6 +24,7 @@ struct Routing {
   std::string cluster_id;  // 16 bytes
   std::vector<Assignment> own;
   std::map<uint32_t, std::vector<std::string>> addresses;  // of storage nodes; best first
+  std::set<uint32_t> partners;  // other nodes with a target in a chain of ours
 
   // From a serialized fs3.proto.RoutingInfo. kBadRequest names the field that is wrong: a target
   // twice, a target id or chain version of 0.

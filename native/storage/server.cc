@@ -106,6 +106,11 @@ std::vector<TargetReport> StorageServer::target_reports() const {
       [this] { return service_ ? service_->reports() : std::vector<TargetReport>(); });
 }
 
+std::vector<Silence> StorageServer::silences() const {
+  return on_reactor<std::vector<Silence>>(
+      [this] { return service_ ? service_->silences() : std::vector<Silence>(); });
+}
+
 engine::Space StorageServer::space() const {
   return on_reactor<engine::Space>(
       [this] { return service_ ? service_->space() : engine::Space(); });

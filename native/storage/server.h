@@ -59,6 +59,8 @@ class StorageServer {
 
   // For the next heartbeat, ordered by target id; empty after stop().
   std::vector<TargetReport> target_reports() const;
+  // Servers of common chains that have not answered for a second or more, for the next heartbeat.
+  std::vector<Silence> silences() const;
   engine::Space space() const;
   ServiceStatistics statistics() const;
   // Readable (an eventfd: read 8 bytes to clear) when a heartbeat is due at once or warnings wait.

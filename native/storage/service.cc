@@ -22,6 +22,7 @@ Service::Service(Reactor& reactor, ServiceOptions options, std::unique_ptr<engin
       engine_(std::move(engine)),
       warnings_(warnings),
       forwarder_(reactor, options_.self, options_.keyring),
+      neighbours_(reactor, options_.self),
       verifier_(options_.keyring, options_.self.cluster_id),
       world_{*engine_,
              forwarder_,
@@ -72,10 +73,19 @@ Status Service::update_routing(std::string_view bytes) {
   if (routing->version < routing_version_) return {};
   routing_version_ = routing->version;
   forwarder_.set_addresses(routing->addresses);
+  watch_partners(*routing);
   for (const auto& assignment : routing->own)
     if (Target* target = adopt(assignment)) target->set_chain(assignment.view);
   world_.local_changed();  // mgmtd waits to hear which chain versions were applied
   return {};
+}
+
+void Service::watch_partners(const Routing& routing) {
+  std::map<uint32_t, std::vector<std::string>> partners;
+  for (uint32_t node_id : routing.partners)
+    if (auto it = routing.addresses.find(node_id); it != routing.addresses.end())
+      partners.insert(*it);
+  neighbours_.watch(partners);
 }
 
 // A target that the chain counts on for acknowledged writes must already be on this disk: an empty
@@ -140,6 +150,7 @@ void Service::tick() {
   grant_resync();
   for (auto& [id, target] : targets_) target->tick();
   scrubber_.tick(now_ns());
+  neighbours_.tick(now_ns());
   assembler_.expire(now_ns());
   world_.admission.tick();
   tell_space();

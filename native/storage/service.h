@@ -17,6 +17,7 @@
 #include "storage/assembler.h"
 #include "storage/forwarder.h"
 #include "storage/metrics.h"
+#include "storage/neighbours.h"
 #include "storage/routing.h"
 #include "storage/scrubber.h"
 #include "storage/target.h"
@@ -57,6 +58,8 @@ class Service {
   Status update_routing(std::string_view routing);
   void renew_lease(int64_t until_ns);
   std::vector<TargetReport> reports() const;  // ordered by target id
+  // Servers of common chains that do not answer; by node id.
+  std::vector<Silence> silences() const { return neighbours_.silences(now_ns()); }
   engine::Space space() const { return engine_->space(); }
   ServiceStatistics statistics() const;
 
@@ -73,6 +76,8 @@ class Service {
   void handle_dump(net::ServerCallPtr call);
   void handle_read_raw(net::ServerCallPtr call);
   void handle_space(net::ServerCallPtr call);
+
+  void watch_partners(const Routing& routing);
 
   void refuse(net::ServerCallPtr call, Status status);
   Status allow(const net::ServerCall& call, uint8_t rights, uint64_t inode);
@@ -99,6 +104,7 @@ class Service {
   WarningLog& warnings_;
   Metrics metrics_;
   Forwarder forwarder_;
+  Neighbours neighbours_;
   auth::Verifier verifier_;
   Assembler assembler_;
   Target::World world_;

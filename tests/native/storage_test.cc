@@ -419,6 +419,54 @@ TEST_F(StorageTest, OlderRoutingIsIgnored) {
   EXPECT_CODE(read(0, 0, 4096), kOk);
 }
 
+// ---- neighbours
+
+TEST_F(StorageTest, AServerOfACommonChainThatDoesNotAnswerIsTold) {
+  serve();
+  ServerOptions options;
+  options.directory = directory_ + "/other";
+  options.cluster_id = kCluster;
+  options.node_id = 3;
+  options.incarnation = std::string(16, 'o');
+  options.keyring = keyring_;
+  options.addresses = {"tcp://127.0.0.1:0"};
+  auto other = StorageServer::create(std::move(options));
+  ASSERT_TRUE(other.ok()) << other.status().to_string();
+
+  // Node 2 cannot be reached, node 3 answers, node 4 has no chain in common with this server.
+  proto::RoutingInfo info;
+  info.set_version(9);
+  info.set_cluster_id(kCluster);
+  auto* chain = info.add_chains();
+  chain->set_id(kChain);
+  chain->set_version(9);
+  for (uint32_t node_id : {kNode, 2u, 3u}) {
+    auto* target = chain->add_targets();
+    target->set_target_id(node_id == kNode ? kTarget : 20 + node_id);
+    target->set_node_id(node_id);
+    target->set_state(proto::SERVING);
+  }
+  for (uint32_t node_id : {2u, 3u, 4u}) {
+    auto* node = info.add_nodes();
+    node->set_id(node_id);
+    node->set_role("storage");
+    node->add_addresses(node_id == 3 ? (*other)->addresses()[0] : "tcp://127.0.0.1:1");
+  }
+  ASSERT_OK(Answer{server_->update_routing(info.SerializeAsString())});
+  EXPECT_TRUE(server_->silences().empty());
+  std::vector<Silence> silences;
+  for (int i = 0; i < 3000 && silences.empty(); ++i) {
+    usleep(10'000);
+    silences = server_->silences();
+  }
+  ASSERT_EQ(silences.size(), 1u);
+  EXPECT_EQ(silences[0].node_id, 2u);
+  EXPECT_GE(silences[0].silent_s, 1.0);
+  EXPECT_GT((*other)->statistics().network.requests, 0u);
+}
+
+TEST_F(StorageTest, EverybodyMayAskWhetherItIsThere) { ASSERT_OK(client_->call(pb::PING, "", "")); }
+
 // ---- capabilities
 
 TEST_F(StorageTest, CapabilityIsNeeded) {

@@ -23,10 +23,13 @@ def main() -> int:
     parser.add_argument("--only", action="append", help="draw only this kind of fault (repeatable)")
     parser.add_argument("--loopback", action="store_true", help="no network namespaces")
     options = parser.parse_args()
-    for seed in range(options.seed, options.seed + options.seeds):
-        if _one(Plan.draw(seed, options.seconds, options.only), options.loopback):
-            return 1
-    return 0
+    seeds = range(options.seed, options.seed + options.seeds)
+    plans = [Plan.draw(seed, options.seconds, options.only) for seed in seeds]
+    failed = [plan.seed for plan in plans if _one(plan, options.loopback)]
+    print(f"{len(plans)} seeds: {len(plans) - len(failed)} passed", flush=True)
+    if failed:
+        print(f"{len(failed)} seeds failed: {failed}", flush=True)
+    return 1 if failed else 0
 
 
 def _one(plan: Plan, loopback: bool) -> int:

@@ -56,10 +56,27 @@ class GcWithSessionOpen(Bugs):
 
 
 class GcForgetsChunks(Bugs):
-    """The inode record goes, the chunks stay."""
+    """The inode record goes, the chunks stay, and nobody looks again."""
 
     name = "gc-deletes-the-inode-before-the-chunks"
-    patches = (("fs3.meta.gc.GarbageCollector._cut", lambda self, file: True),)
+    patches = (
+        ("fs3.meta.gc.GarbageCollector._cut", lambda self, file: True),
+        ("fs3.meta.tombstone.put", lambda txn, inode: None),
+    )
+
+
+class GcLooksOnce(Bugs):
+    """What is written after the chunks went, with a capability that is still valid, stays."""
+
+    name = "gc-does-not-look-for-late-writes"
+    patches = (("fs3.meta.gc.GarbageCollector._cut_late", lambda self, late: True),)
+
+
+class GcSweepsEarly(Bugs):
+    """... it looks again, and the capability is still valid."""
+
+    name = "gc-sweeps-before-capabilities-have-ended"
+    patches = (("tests.sim.meta_server.SWEEP_S", 2.0),)
 
 
 class LengthTrusted(Bugs):
@@ -108,7 +125,7 @@ class InodeUsedAgain(Bugs):
     patches = (("fs3.meta.allocator.InodeAllocator.take", _take_again),)
 
 
-def _unlink_and_forget(txn: Transaction, inode: inodes.Inode, order: Any, now_ns: int) -> bool:
+def _unlink_and_forget(txn: Transaction, inode: inodes.Inode, now_ns: int) -> bool:
     """Without the row of the gc queue."""
     inode.nlink -= 1
     inode.ctime_ns = now_ns
@@ -155,6 +172,8 @@ META_BUGS: tuple[type[Bugs], ...] = (
     UnknownCommitIsFailure,
     GcWithSessionOpen,
     GcForgetsChunks,
+    GcLooksOnce,
+    GcSweepsEarly,
     LengthTrusted,
     TruncateNotFinished,
     IntentsForgotten,

@@ -27,6 +27,7 @@ ROUTING = (
     Status.UNKNOWN_TARGET,
 )
 ENOSPC = 28
+GIVES_UP_NS = 300 * MS  # whoever does not wait for what is held somewhere
 AGAIN = (Status.BUSY, Status.TIMED_OUT, Status.CONNECTION_LOST, Status.SHUTTING_DOWN)
 
 
@@ -84,7 +85,8 @@ class Client(Endpoint):
         operation.floor = ledger.acknowledged.get(operation.chunk, (0, 0))
         self.busy += 1
         self.loop.note(self.name, operation.kind, f"#{operation.number}", operation.chunk)
-        deadline_ns = self.loop.now_ns + self.world.load.deadline_ns
+        patience_ns = GIVES_UP_NS if operation.held_ns else self.world.load.deadline_ns
+        deadline_ns = self.loop.now_ns + patience_ns
         _Attempts(self, operation, channel, deadline_ns).go()
 
     def ended(self, operation: Operation, channel: int | None) -> None:
@@ -151,7 +153,9 @@ class _Attempts:
         operation.attempts += 1
         target, node, version = place
         request, wait_ns = self._request(target, version), client.world.load.call_ns
-        client.world.network.call(client, client.world.nodes[node], request, self._done, wait_ns)
+        client.world.network.call(
+            client, client.world.nodes[node], request, self._done, wait_ns, operation.held_ns
+        )
 
     def _request(self, target: int, chain_version: int) -> object:
         operation = self.operation
@@ -163,8 +167,9 @@ class _Attempts:
         length = len(data) if kind == WRITE else operation.count * CELL if kind == TRUNCATE else 0
         identity = self.client.world.bugs.identity(operation)
         return messages.UpdateRequest(
-            target, operation.chunk, kind, offset, length, data, chain_version, identity
-        )
+            target, operation.chunk, kind, offset, length, data, chain_version, identity,
+            operation.expires_ns,
+        )  # fmt: skip
 
     def _done(self, code: int, payload: object) -> None:
         operation = self.operation
@@ -181,7 +186,7 @@ class _Attempts:
             self.client.after(self.client.loop.random.randrange(5 * MS, 100 * MS), self.go)
         elif operation.kind == "read" and (code < 4096 or code == Status.CHECKSUM_MISMATCH):
             self.client.after(20 * MS, self.go)  # a failing disk: another replica
-        elif code in (ENOSPC, EIO):  # EIO: the only copy is damaged
+        elif code in (ENOSPC, EIO, Status.CAPABILITY_DENIED):  # EIO: the only copy is damaged
             # Told to the application; the update may be under way from an earlier attempt.
             self.client.ended(operation, self.channel)
         else:

@@ -8,13 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import NoReturn, Protocol
 from unittest import mock
 
 from fs3.runtime import failpoint
-
-if TYPE_CHECKING:
-    from tests.sim.manager import Manager
 
 __all__ = ["MGMTD", "armed", "running"]
 
@@ -27,13 +24,26 @@ MGMTD = (
     "mgmtd.routing_published",
     "mgmtd.answer",
 )
-KILL = 0.0
+KILL, DELAY = 0.0, 1.5
 
-_inside: list[Manager] = []
+
+class Inside(Protocol):
+    """A process in whose code a point may be passed."""
+
+    def die_inside(self) -> NoReturn: ...
+
+    def stop_inside(self, duration_ns: int) -> None:
+        """Nothing of the process runs meanwhile."""
+
+    def delay_inside(self) -> None:
+        """What was under way goes on past its deadline."""
+
+
+_inside: list[Inside] = []
 
 
 @contextmanager
-def running(process: Manager) -> Iterator[None]:
+def running(process: Inside) -> Iterator[None]:
     _inside.append(process)
     try:
         yield
@@ -53,7 +63,7 @@ def armed() -> Iterator[None]:
 
 def specification(point: str, action: str, lease_ns: int) -> str:
     """For failpoint.arm(): acts once."""
-    seconds = {"kill": KILL, "pause": 2 * lease_ns / 1e9, "delay": 1.5}
+    seconds = {"kill": KILL, "pause": 2 * lease_ns / 1e9, "delay": DELAY}
     if action == "error":
         return f"{point}=error*1"
     return f"{point}=pause:{seconds[action]}*1"
@@ -63,4 +73,7 @@ def _act(seconds: float) -> None:
     process = _inside[-1]
     if seconds == KILL:
         process.die_inside()
-    process.stop_inside(int(seconds * 1e9))
+    elif seconds == DELAY:
+        process.delay_inside()
+    else:
+        process.stop_inside(int(seconds * 1e9))

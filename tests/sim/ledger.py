@@ -12,6 +12,7 @@ from tests.sim.disk import ChunkKey, Identity, Position
 
 __all__ = ["CELL", "CELLS", "Entry", "Ledger", "Operation", "Violation"]
 
+NEVER = 1 << 62
 CELL, CELLS = 8, 6  # bytes; cells of a chunk: each write fills some with its number
 
 
@@ -49,6 +50,8 @@ class Operation:
     data: bytes = b""
     floor: Position = (0, 0)  # of a read: what was acknowledged before it began
     code: int = 0
+    expires_ns: int = NEVER  # of the capability that it carries
+    held_ns: int = 0  # how long its requests are under way, longer than the client waits
     opened_ns: int = -1  # of a write to a file: when the open began whose session it has
 
     @property

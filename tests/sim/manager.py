@@ -30,6 +30,7 @@ __all__ = ["NOT_PRIMARY", "Core", "Died", "Manager"]
 
 NOT_PRIMARY = "not the primary"
 TICK_NS = 100 * MS
+DELAY_NS = 1500 * MS  # longer than a call of a heartbeat waits
 
 
 T = TypeVar("T")
@@ -106,7 +107,12 @@ class Manager(Endpoint):
         now_ns = self.loop.now_ns
         if isinstance(request, messages.Heartbeat):
             beat = cluster.Heartbeat(
-                request.node, request.incarnation, request.sequence, request.reports, now_ns
+                request.node,
+                request.incarnation,
+                request.sequence,
+                request.reports,
+                now_ns,
+                request.silent,
             )
             self._answer(beat, reply, lambda state: (state.lease_ns, state.version))
         elif isinstance(request, messages.Register):
@@ -166,6 +172,10 @@ class Manager(Endpoint):
         self.loop.run(self.loop.now_ns + duration_ns - 1)  # it holds its lock until it returns
         if self.epoch != epoch:
             raise Died
+
+    def delay_inside(self) -> None:
+        """It holds its lock: all of it waits."""
+        self.stop_inside(DELAY_NS)
 
     # ---- its own clocks
 

@@ -34,6 +34,7 @@ class UpdateRequest:
     data: bytes
     chain_version: int
     identity: Identity
+    expires_ns: int  # of the capability that it carries
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +101,7 @@ class Heartbeat:
     incarnation: bytes
     sequence: int
     reports: tuple[TargetReport, ...]
+    silent: dict[NodeId, int]
 
 
 @dataclass(frozen=True, slots=True)

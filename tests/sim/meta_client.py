@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from fs3._proto import common_pb2
 from fs3._proto import meta_pb2 as pb
 from fs3.errors import Status
 from fs3.meta.ops import VERBS
@@ -17,17 +18,28 @@ from tests.sim import messages
 from tests.sim.client import AGAIN, ROUTING, Client
 from tests.sim.ledger import CELL, CELLS, Operation, Violation
 from tests.sim.loop import MS, S
-from tests.sim.meta_server import FILE_CHUNK
+from tests.sim.meta_server import FILE_CHUNK, expires_ns
 
 if TYPE_CHECKING:
     from tests.sim.meta_world import MetaWorld
 
-__all__ = ["MetaClient"]
+__all__ = ["MetaClient", "SteadyClient"]
 
 NAMES = (b"a", b"b", b"c", b"d")
 FILE_CHUNKS = 3
 REPEATS_NS = 30 * S
 KEEPALIVE_NS = 3 * S
+FIRST_GIVEN_UP = 1000  # channels above it have one update each
+HELD_NS = 20 * S  # beyond the life of a capability, so that some arrive in time and some do not
+CLOSES = 3  # attempts of a client that is told that its close failed
+
+
+class Opened(NamedTuple):
+    inode: int
+    session: bytes
+    began_ns: int  # the open
+    capability: bytes
+
 
 Begin = Callable[[Callable[[Any], None]], None]
 Task = Generator[Begin, Any, None]
@@ -35,9 +47,12 @@ Task = Generator[Begin, Any, None]
 
 class MetaClient(Client):
     world: MetaWorld
+    mix = (5, 3, 3, 3, 6, 2, 2, 1, 0)  # of the tasks in _next
 
     def __init__(self, world: MetaWorld, number: int) -> None:
         super().__init__(world, number)
+        self.holds_open = 0
+        self._given_up = FIRST_GIVEN_UP
         self.id = f"client-{number}".encode().ljust(16, b".")
         self._request_id = 0
         self._outcomes: dict[int, Callable[[Operation], None]] = {}
@@ -66,9 +81,9 @@ class MetaClient(Client):
         task = self.loop.random.choices(
             (
                 self._make, self._unlink, self._rename, self._look,
-                self._write, self._hold, self._truncate, self._link,
+                self._write, self._hold, self._truncate, self._link, self._create_and_write,
             ),
-            (5, 3, 3, 3, 6, 2, 2, 1),
+            self.mix,
         )[0](channel)  # fmt: skip
         self.busy += 1
         self._run(task, channel)
@@ -142,29 +157,52 @@ class MetaClient(Client):
         opened = yield from self._open()
         if opened is None:
             return
-        inode, session, opened_ns = opened
+        inode, session, _, _ = opened
         end = 0
         for _ in range(self.loop.random.randrange(1, 4)):
-            end = max(end, (yield from self._write_one(channel, inode, opened_ns)))
+            end = max(end, (yield from self._write_one(channel, opened)))
             if self.loop.random.random() < 0.3:
-                yield self.call(
+                synced = yield self.call(
                     pb.SYNC, inode=inode, session=session, written_end=end, wrote=True,
                     durable=self.loop.random.random() < 0.5,
                 )  # fmt: skip
-        yield self.call(pb.CLOSE, inode=inode, session=session, written_end=end, wrote=True)
+                if synced is not None and synced.capability:
+                    opened = opened._replace(capability=synced.capability)
+        yield from self._close(inode, session, end)
 
     def _hold(self, channel: int) -> Task:
         """A file stays open while it is renamed, removed or truncated by others."""
         opened = yield from self._open()
         if opened is None:
             return
-        inode, session, opened_ns = opened
+        inode, session, _, _ = opened
         yield lambda done: self.after(self.loop.random.randrange(3 * S), lambda: done(None))
-        end = yield from self._write_one(channel, inode, opened_ns)
-        yield self.call(pb.CLOSE, inode=inode, session=session, written_end=end, wrote=True)
+        end = yield from self._write_one(channel, opened)
+        yield from self._close(inode, session, end)
 
-    def _open(self) -> Generator[Begin, Any, tuple[int, bytes, int] | None]:
-        """(inode, session, when the open began)"""
+    def _create_and_write(self, channel: int) -> Task:
+        opened_ns = self.loop.now_ns
+        reply = yield self.call(
+            pb.CREATE, parent=self.world.some_directory(), name=self._name(), mode=0o644,
+            type=pb.FILE, open=True, flags=os.O_RDWR,
+            layout=common_pb2.Layout(chunk_size=FILE_CHUNK),
+        )  # fmt: skip
+        if reply is None:
+            return
+        self.holds_open += 1
+        inode, session = reply.attr.inode, reply.session
+        opened = Opened(inode, session, opened_ns, reply.capability)
+        end = yield from self._write_one(channel, opened)
+        yield self.call(
+            pb.SYNC, inode=inode, session=session, written_end=end, wrote=True, durable=True
+        )
+        yield from self._close(inode, session, end)
+
+    def _close(self, inode: int, session: bytes, end: int) -> Generator[Begin, Any, None]:
+        yield self.call(pb.CLOSE, inode=inode, session=session, written_end=end, wrote=True)
+        self.holds_open -= 1
+
+    def _open(self) -> Generator[Begin, Any, Opened | None]:
         parent, name = self.world.some_directory(), self._name()
         found = yield self.call(pb.LOOKUP, parent=parent, name=name)
         if found is None or found.entry.attr.type != pb.FILE:
@@ -179,21 +217,30 @@ class MetaClient(Client):
             self.world.truncated(inode, reply is not None)
         if reply is None:
             return None
-        return inode, reply.session, began_ns
+        self.holds_open += 1
+        return Opened(inode, reply.session, began_ns, reply.capability)
 
-    def _write_one(self, channel: int, inode: int, opened_ns: int) -> Generator[Begin, Any, int]:
+    def _write_one(self, channel: int, opened: Opened) -> Generator[Begin, Any, int]:
         """One past the last byte that a chain acknowledged, or 0: what native/client tells when it
         settles. A write whose outcome it does not know may leave bytes beyond."""
         first = self.loop.random.randrange(CELLS)
         count = self.loop.random.randrange(1, CELLS - first + 1)
         index = self.loop.random.randrange(FILE_CHUNKS)
+        inode = opened.inode
+        gives_up = self.world.gives_up and self.loop.random.random() < self.world.gives_up
+        if gives_up:  # a channel whose update may still come is not used for another one
+            self._given_up += 1
+            channel = self._given_up
         sequence = self._sequences.get(channel, 0) + 1
         self._sequences[channel] = sequence
         identity = self.id, channel, sequence
         operation = Operation(
             0, "write", (inode, index), identity, self.loop.now_ns, first=first, count=count,
-            opened_ns=opened_ns,
+            opened_ns=opened.began_ns, expires_ns=expires_ns(opened.capability),
         )  # fmt: skip
+        if gives_up:
+            self.world.landed["write given up"] += 1
+            operation.held_ns = self.loop.random.randrange(HELD_NS)
         self.world.wrote(inode, index, operation)
 
         def begin(done: Callable[[Operation], None]) -> None:
@@ -237,6 +284,21 @@ class MetaClient(Client):
 
         self.call(pb.KEEPALIVE)(nothing)
         self.after(KEEPALIVE_NS, self._keep_alive)
+
+
+class SteadyClient(MetaClient):
+    """Does all there is, evenly, and closes what it opened also when a close was refused."""
+
+    mix = (2, 4, 3, 1, 4, 3, 4, 1, 6)
+
+    def _close(self, inode: int, session: bytes, end: int) -> Generator[Begin, Any, None]:
+        for _ in range(CLOSES):
+            reply = yield self.call(
+                pb.CLOSE, inode=inode, session=session, written_end=end, wrote=True
+            )
+            if reply is not None:
+                break
+        self.holds_open -= 1
 
 
 class _Repeated:

@@ -45,6 +45,7 @@ class Oracle:
     def __init__(self, loop: Loop) -> None:
         self.executed = 0
         self.replayed = 0
+        self.may_fail = False  # an error is planted: a request that left nothing may end with EIO
         self._loop = loop
         self._model = ModelFs(0)
         self.nodes: dict[int, Node] = {1: self._model.root}
@@ -150,6 +151,8 @@ class Oracle:
             return
         if applied and code != 0:
             raise Violation("I20", f"{name} of {client!r} was applied, and answered with {code}")
+        if code == errno.EIO and self.may_fail:
+            return
         stable = _stable(method, payload) if code == 0 else b""
         if any(
             began_ns <= outcome.at_ns <= ended_ns
@@ -185,7 +188,17 @@ class Oracle:
         self.nodes[inode] = node
 
     def create(self, request: Any, reply: Any) -> None:
-        node = self._model.create(self._directory(request.parent), request.name)
+        directory = self._directory(request.parent)
+        existing = directory.children.get(request.name)
+        if existing is not None and request.open and not request.exclusive:
+            if existing.kind == "dir":
+                raise IsADirectoryError(errno.EISDIR, "create")
+            if reply is not None and self.nodes.get(reply.attr.inode) is not existing:
+                raise Violation(
+                    "I17", f"create of {request.name!r} opened inode {reply.attr.inode}"
+                )
+            return
+        node = self._model.create(directory, request.name)
         self._adopt(reply, reply.attr.inode if reply else 0, node)
 
     def mkdir(self, request: Any, reply: Any) -> None:

@@ -8,7 +8,7 @@ Jobs that wait for storage run on the one thread there is: while one waits, it l
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from fs3.auth.identity import Principal, Role
 from fs3.errors import Fs3Error, RetryLater, Status
@@ -23,10 +23,11 @@ from fs3.meta.ports import Measure, Space
 from fs3.meta.store import MetaStore
 from fs3.mgmtd import routing
 from fs3.runtime.entropy import SeededEntropy
-from tests.sim import messages
+from fs3.runtime.failpoint import failpoint
+from tests.sim import failpoints, messages
 from tests.sim.client import AGAIN, ROUTING, Client
 from tests.sim.ledger import CELL, Operation, Violation
-from tests.sim.loop import MS, S
+from tests.sim.loop import MS, Loop, S
 from tests.sim.manager import Died, LoopClock
 from tests.sim.network import Reply
 from tests.sim.store import FaultyStore
@@ -34,13 +35,17 @@ from tests.sim.store import FaultyStore
 if TYPE_CHECKING:
     from tests.sim.meta_world import MetaWorld
 
-__all__ = ["FILE_CHUNK", "MetaServer"]
+__all__ = ["FILE_CHUNK", "MetaServer", "expires_ns"]
 
 FILE_CHUNK = 64 * 1024  # bytes: the layout's; the simulated ones hold only their first cells
 PRINCIPAL = Principal(Role.CLIENT, True, 0, 0, b"host".ljust(16, b"."), "simulation")
 GC_DELAY_S = 1.0
+CAPABILITY_NS = 12 * S  # more than an update of a client may take
+SWEEP_S = 20.0  # that, and what a write that was taken in time may need
 PATIENCE_NS = 3 * S
 JOBS_AT_ONCE = 3
+DELAY_NS = 12 * S  # of a job or a request: longer than anybody waits for one attempt
+DELAY_LOCKED_NS = 3 * S  # of all requests: longer than a client waits for one attempt
 
 T = TypeVar("T")
 
@@ -71,12 +76,15 @@ class MetaServer(Client):
         self.jobs = Jobs(self)
         self._fetch()
         try:
-            self.store = self._make_store()
+            with failpoints.running(self):
+                self.store = self._make_store()
         except Died:
             return
         self.store.deliver = self._deliver
         chunks = Chunks(self)
-        self._gc = GarbageCollector(self.store, chunks, self.clock, delay_s=GC_DELAY_S)
+        self._gc = GarbageCollector(
+            self.store, chunks, self.clock, delay_s=GC_DELAY_S, sweep_s=SWEEP_S
+        )
         self._tick()
         self._collect()
 
@@ -89,7 +97,7 @@ class MetaServer(Client):
             chunks=Chunks(self),
             layouts=LayoutPolicy(routing.encode(self.world.state)),
             space=lambda: Space(3000, 1500),
-            minter=Minter(),
+            minter=Minter(self.loop),
             jobs=self.jobs,
             sync_jobs=self.jobs,
             identity=IdentityPolicy(service_uid=0),
@@ -124,16 +132,28 @@ class MetaServer(Client):
             return
         calls = [Call(reply, request.method, request.body, PRINCIPAL) for request, reply in queue]
         try:
-            answers = self.store.run(calls)
+            with failpoints.running(self):
+                answers = self.store.run(calls)
         except Died:
             return
         except Fs3Error as error:  # only with a planted bug: see KvOfLife
             answers = [Answer(call.token, 5, "meta", str(error), b"") for call in calls]
+        except OSError:  # what was applied is unknown: as MetaService.submit does it
+            self.end_and_come_back()
+            return
         if self.world.nemesis.on and self.loop.random.random() < self.world.dies_before_reply:
             self.world.landed["meta dies after commit"] += 1
             self.end_and_come_back()
             return
         self._deliver(answers)
+        try:
+            with failpoints.running(self):
+                for call in calls:
+                    failpoint("replied", call.name)
+        except Died:
+            return
+        except OSError:
+            self.end_and_come_back()
 
     def _deliver(self, answers: list[Answer]) -> None:
         for answer in answers:
@@ -142,14 +162,43 @@ class MetaServer(Client):
     def _tick(self) -> None:
         assert self.store is not None
         try:
-            self.store.tick()
+            with failpoints.running(self):
+                self.store.tick()
         except Died:
             return
         self.after(S, self._tick)
 
     def _collect(self) -> None:
-        self.jobs.spawn(self._gc.step)
+        self.jobs.spawn(self._step)
         self.after(300 * MS, self._collect)
+
+    def _step(self) -> None:
+        try:
+            self._gc.step()
+        except OSError:  # as MetaDaemon does it on a store of its own
+            self.end_and_come_back()
+            raise Died from None
+
+    # ---- named points inside the production code
+
+    def die_inside(self) -> NoReturn:
+        self.end_and_come_back()
+        raise Died
+
+    def stop_inside(self, duration_ns: int) -> None:
+        """The world goes on, and this process only afterwards, from where it is."""
+        epoch = self.epoch
+        self.pause(duration_ns)
+        self.loop.run(self.loop.now_ns + duration_ns - 1)
+        if self.epoch != epoch:
+            raise Died
+
+    def delay_inside(self) -> None:
+        """Beside it the process works on, unless it holds the lock of its store."""
+        if self.store is None or self.store.lock._is_owned():  # type: ignore[attr-defined]
+            self.stop_inside(DELAY_LOCKED_NS)
+        else:
+            self.wait(lambda done: self.after(DELAY_NS, lambda: done(None)))
 
     # ---- waiting, inside a job
 
@@ -288,9 +337,12 @@ class Jobs:
             return
         self._running += 1
         try:
-            self._waiting.pop(0)()
+            with failpoints.running(self._process):
+                self._waiting.pop(0)()
         except Died:
             return  # and this object with it
+        except OSError as error:  # as ThreadJobs does it
+            self._process.loop.note("a job failed:", error)
         self._running -= 1
         if self._waiting:
             self._process.after(0, self._next)
@@ -336,8 +388,19 @@ class WallClock(LoopClock):
 
 
 class Minter:
+    """Tokens with the fields that matter here; the time is everybody's."""
+
+    def __init__(self, loop: Loop) -> None:
+        self._loop = loop
+
     def mint(self, *, rights: int, inode: int, client: bytes, session: bytes) -> bytes:
-        return (bytes([1, rights]) + inode.to_bytes(8, "little") + client).ljust(80, b"\0")
+        expires_ns = self._loop.now_ns + CAPABILITY_NS
+        fields = bytes([1, rights]) + inode.to_bytes(8, "little") + client
+        return (fields + expires_ns.to_bytes(8, "little")).ljust(80, b"\0")
+
+
+def expires_ns(capability: bytes) -> int:
+    return int.from_bytes(capability[26:34], "little")
 
 
 def chain_of(inode: int, index: int, chains: Sequence[int]) -> int:

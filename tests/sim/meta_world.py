@@ -41,8 +41,8 @@ STRIKES = ("kill", "power", "pause", "partition", "restart_manager", "eio", "lea
 
 
 def draw(seed: int) -> Plan:
-    """Of the storage below, little: its own simulation has that. No messages from long ago: a write
-    that comes after its file was collected leaves a chunk behind, for the storage checker."""
+    """Of the storage below, little: its own simulation has that. Of messages from long ago, writes
+    that their clients gave up, which may come after the file was collected."""
     random = Random(f"meta plan {seed}")
     kinds = random.sample(STRIKES, random.choice((0, 0, 1, 2)))
     return Plan(
@@ -84,6 +84,7 @@ class MetaWorld(World):
         self.dies_before_reply = random.choice((0.0, 0.0, 0.02))
         self.meta_kill_ns = random.choice((0, 0, 1500, 4000)) * MS
         self.client_dies_ns = random.choice((0, 0, 3000)) * MS
+        self.gives_up = Random(f"meta gives up {seed}").choice((0.0, 0.0, 0.3))
         self.wall_jump_ns = 0
         self.directories = [1]
         self.dead_clients = 0
@@ -190,6 +191,7 @@ class MetaWorld(World):
             return "the metadata service has jobs that wait for storage"
         for name, prefix in (
             ("gc queue", keys.GARBAGE),
+            ("tombstones", keys.TOMBSTONE),
             ("sessions", keys.SESSION),
             ("truncates", keys.INTENT),
         ):

@@ -61,6 +61,14 @@ class Network:
         if self._cut[source, target] > 0:
             self._cut[source, target] -= 1
 
+    def sees(self, source: Process, target: Process) -> bool:
+        """A small question and its answer would get through now. Takes no time and no chance, so
+        that servers that ask leave the rest of a seed as it was."""
+        pair = (source.name, target.name)
+        clogged = any(self._clogged_until_ns.get(name, 0) > self.loop.now_ns for name in pair)
+        cut = self._cut[pair] > 0 or self._cut[pair[::-1]] > 0
+        return target.alive and not target.paused and not clogged and not cut
+
     def call(
         self,
         source: Process,
@@ -68,7 +76,9 @@ class Network:
         request: object,
         done: Reply,
         timeout_ns: int = 2 * S,
+        held_ns: int = 0,
     ) -> None:
+        """`held_ns`: how long the request lies somewhere before it goes on its way."""
         result: list[tuple[int, object]] = []
         wake = source.bound(lambda: done(*result[0]))  # only in the life that calls
 
@@ -88,7 +98,10 @@ class Network:
 
         finish = source.bound(lambda: end(Status.TIMED_OUT, "no answer in time"))
         self.loop.after(timeout_ns, finish)
-        self.send(source.name, target.name, arrive)
+        if held_ns:
+            self.loop.after(held_ns, lambda: self.send(source.name, target.name, arrive))
+        else:
+            self.send(source.name, target.name, arrive)
         if self.faults.reset and self.loop.random.random() < self.faults.reset:
             self.landed["reset"] += 1
             lost = source.bound(lambda: end(Status.CONNECTION_LOST, "reset"))

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 __all__ = ["StorageNode"]
 
 TICK_NS = 100 * MS
+SLEPT_NS = 250 * MS  # between two ticks: this process did not run (native/storage/contact.h)
+TELL_SILENCE_NS = 1000 * MS
 
 
 class StorageNode(Endpoint):
@@ -47,6 +49,8 @@ class StorageNode(Endpoint):
         self.incarnation = b""
         self._drift = drift
         self._placed = placed
+        self._silent_since_ns: dict[int, int] = {}  # neighbours
+        self._ticked_ns = 0
         self.disks = {
             target: Disk(self, world.landed, world.bugs.disk_quirks) for target, _ in placed
         }
@@ -77,6 +81,8 @@ class StorageNode(Endpoint):
         self._registered = False
         self._asking = False
         self._offered = None
+        self._silent_since_ns = {}
+        self._ticked_ns = self.clock_ns()
         for disk in self.disks.values():
             disk.open()
         self.targets = {
@@ -113,7 +119,11 @@ class StorageNode(Endpoint):
         if target is None:
             reply(Status.UNKNOWN_TARGET, "not here")
         elif isinstance(request, messages.UpdateRequest):
-            target.update(request, reply)
+            if self.loop.now_ns > request.expires_ns:
+                self.world.landed["capability expired"] += 1
+                reply(Status.CAPABILITY_DENIED, "expired")
+            else:
+                target.update(request, reply)
         elif isinstance(request, messages.ReadRequest):
             target.read(request, reply)
         elif isinstance(request, messages.Forwarded):
@@ -159,9 +169,30 @@ class StorageNode(Endpoint):
         target.set_chain(chain)
 
     def _tick(self) -> None:
+        self._look_around()
         for target in self.targets.values():
             target.tick()
         self.after(TICK_NS, self._tick)
+
+    def _look_around(self) -> None:
+        """As native/storage/neighbours: asks those who share a chain with this server."""
+        now_ns = self.clock_ns()
+        slept_ns = now_ns - self._ticked_ns if now_ns - self._ticked_ns > SLEPT_NS else 0
+        self._ticked_ns = now_ns
+        for peer in self._partners():
+            since_ns = self._silent_since_ns.get(peer, now_ns) + slept_ns
+            seen = self.world.network.sees(self, self.world.nodes[peer])
+            self._silent_since_ns[peer] = now_ns if seen else min(now_ns, since_ns)
+
+    def _partners(self) -> list[int]:
+        mine = {chain for _, chain in self._placed}
+        around = {node for node, chain in self.world.placed.values() if chain in mine}
+        return sorted(around - {self.id})
+
+    def _silent(self) -> dict[NodeId, int]:
+        since_ns = self._silent_since_ns.items()
+        silent = {NodeId(peer): self._ticked_ns - since_ns for peer, since_ns in since_ns}
+        return {peer: for_ns for peer, for_ns in silent.items() if for_ns >= TELL_SILENCE_NS}
 
     def _beat(self) -> None:
         self._send_beat()
@@ -173,7 +204,7 @@ class StorageNode(Endpoint):
             return
         self._sequence += 1
         beat = messages.Heartbeat(
-            NodeId(self.id), self.incarnation, self._sequence, self._reports()
+            NodeId(self.id), self.incarnation, self._sequence, self._reports(), self._silent()
         )
         sent_ns = self.clock_ns()
 

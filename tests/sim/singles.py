@@ -27,6 +27,7 @@ from tests.sim.loop import MS, S
 from tests.sim.network import NetworkFaults
 from tests.sim.plan import Load, Plan
 from tests.sim.points import ACTIONS, READ, RESYNC, WRITE, Points
+from tests.sim.singles_meta import META, run_meta
 from tests.sim.store import StoreFaults
 
 __all__ = ["Case", "cases", "main", "run_case"]
@@ -46,8 +47,8 @@ ROLES = ("head", "middle", "tail")
 @dataclass(frozen=True, slots=True)
 class Case:
     name: str
-    kind: str  # write, read, resync, mgmtd, order
-    script: Script
+    kind: str  # write, read, resync, mgmtd, meta, order, apart
+    script: Script | None = None  # none: a case of singles_meta.py
     managers: int = 1
     duration_ns: int = 6 * S
 
@@ -70,7 +71,12 @@ def cases() -> Iterator[Case]:
     for action in ("kill", "pause", "delay"):
         script = partial(_lease_lost, action)
         yield Case(f"mgmtd.lease_lost/{action}", "mgmtd", script, managers=2, duration_ns=9 * S)
+    for point, action in itertools.product(META, ACTIONS):
+        yield Case(f"{point}/{action}", "meta")
     yield from _orders()
+    for pair in (*itertools.combinations(range(3), 2), (0, 1, 2)):
+        name = f"apart/{'-'.join(ROLES[i] for i in pair)}"
+        yield Case(name, "apart", partial(_apart, pair), duration_ns=12 * S)
 
 
 def _orders() -> Iterator[Case]:
@@ -87,6 +93,10 @@ def _orders() -> Iterator[Case]:
 
 def run_case(case: Case, trace: bool = False) -> None:
     """Raises Violation; "nothing landed" is one."""
+    if case.script is None:
+        point, _, action = case.name.partition("/")
+        run_meta(point, action, print if trace else None)
+        return
     plan = Plan(
         nodes=3,
         replicas=3,
@@ -191,6 +201,36 @@ def _order(
     for i, index in enumerate(back):
         node = world.nodes[members[index]]
         world.loop.after(S + (3 + i) * step_ns, lambda n=node: n.alive or n.start())
+
+
+def _apart(indices: tuple[int, ...], world: World) -> None:
+    """Servers of the chain do not see each other, and everybody else sees them: writes stand still
+    for a lease and a second at most, and go on although nothing heals."""
+    names = [world.nodes[_members(world)[index]].name for index in indices]
+    pairs = list(itertools.permutations(names, 2))
+    acknowledged = 0
+
+    def cut() -> None:
+        world.nemesis.landed["neighbours apart"] += 1
+        for pair in pairs:
+            world.network.cut(*pair)
+
+    def count() -> int:
+        return sum(o.ok for o in world.ledger.operations if o.kind != "read")
+
+    def note() -> None:
+        nonlocal acknowledged
+        acknowledged = count()
+
+    def must_have_gone_on() -> None:
+        if count() == acknowledged:
+            raise Violation("I27", f"{' and '.join(names)} are apart, and no write goes on")
+
+    world.loop.after(S, cut)
+    world.loop.after(S + LEASE_NS + S, note)
+    # An attempt of a client waits a second for the answer that the former chain owed it.
+    world.loop.after(S + LEASE_NS + 3 * S, must_have_gone_on)
+    world.loop.after(10 * S, lambda: [world.network.mend(*pair) for pair in pairs] and None)
 
 
 def main(arguments: list[str]) -> int:

@@ -115,6 +115,20 @@ def last_disk_away(n: Nemesis) -> None:
     n.later(n.random.randrange(500 * MS, 2 * S), put_back)
 
 
+def neighbours(n: Nemesis) -> None:
+    """Two servers of a chain do not see each other, for one to four leases; everybody else sees
+    both. A second such pair of the same chain may follow."""
+    chain = n.random.choice(list(n.world.state.chains.values()))
+    if len(chain.targets) < 2:
+        return
+    pair = n.random.sample(sorted(target.node for target in chain.targets), 2)
+    names = [n.world.nodes[node].name for node in pair]
+    n.landed["neighbours apart"] += 1
+    n.world.loop.note("apart", *names)
+    both = [(names[0], names[1]), (names[1], names[0])]
+    _cut(n, both, n.random.randrange(n.plan.lease_ns, 4 * n.plan.lease_ns))
+
+
 def _hide(
     n: Nemesis,
     node: StorageNode | None,
@@ -156,5 +170,6 @@ AIMED: dict[str, Callable[[Nemesis], None]] = {
         former_primary,
         late_exit,
         last_disk_away,
+        neighbours,
     )
 }

@@ -77,8 +77,10 @@ class Cluster:
         used_bytes: int = 0,
         stale: int = 0,
         missing: bool = False,
+        silent: dict[int, float] | None = None,
     ) -> None:
-        """Heartbeats. `local` None: what a healthy server says; `stale`: versions behind."""
+        """Heartbeats. `local` None: what a healthy server says; `stale`: versions behind;
+        `silent`: peer -> silent for, seconds."""
         for node in nodes:
             self._sequences[node] = self._sequences.get(node, 0) + 1
             reports = self.reports(node, local, used_bytes=used_bytes, stale=stale)
@@ -89,6 +91,7 @@ class Cluster:
                     self._sequences[node],
                     () if missing else tuple(reports),
                     self.now_ns,
+                    {NodeId(peer): int(s * SECOND) for peer, s in (silent or {}).items()},
                 )
             )
 

@@ -90,6 +90,7 @@ class Server:
         self.refused: list[str] = []
         self.failed: set[int] = set()  # targets whose disk failed
         self.up_to_date: set[int] = set()  # targets that say UPTODATE though they sync
+        self.silent: dict[int, float] = {}  # peers that do not answer; for how long, s
         self.membership = Membership(
             manager,
             common_pb2.Node(
@@ -105,6 +106,7 @@ class Server:
             on_routing=self._on_routing,
             on_lease=self._on_lease,
             on_refused=self.refused.append,
+            silent=self._silent,
         )
 
     def report(self) -> list[mgmtd_pb2.LocalTarget]:
@@ -122,6 +124,9 @@ class Server:
             for target in chain.targets
             if target.node_id == self.node
         ]
+
+    def _silent(self) -> list[mgmtd_pb2.SilentPeer]:
+        return [mgmtd_pb2.SilentPeer(node_id=n, silent_s=s) for n, s in self.silent.items()]
 
     def _local(self, target: common_pb2.ChainTarget) -> common_pb2.LocalTargetState:
         if target.target_id in self.failed:

@@ -192,6 +192,7 @@ def test_a_syncing_target_waits_when_nobody_serves_any_more() -> None:
     cluster.kill(2)
     cluster.start(1)
     assert cluster.publics() == "YOS"
+    cluster.beat(1, used_bytes=1)
     cluster.kill(3)
     assert cluster.publics() == "WOL"
     cluster.kill(1)
@@ -414,6 +415,21 @@ def test_leaving_waits_while_another_syncs_and_can_be_taken_back() -> None:
     assert cluster.publics() == "SSS"
 
 
+def test_one_called_back_while_it_leaves_is_not_dropped_when_the_others_die() -> None:
+    """Its server has not heard that reads stop, and may answer them until it has."""
+    cluster = serving()
+    cluster.submit(TargetLeaves(cluster.target(2), True, cluster.now_ns))
+    assert cluster.publics() == "SYS"
+    cluster.submit(TargetLeaves(cluster.target(2), False, cluster.now_ns))
+    cluster.kill(1)
+    cluster.kill(3)
+    assert cluster.publics() == "OYL"
+    cluster.beat(2, local=LOCAL_UPTODATE, used_bytes=1, stale=1)
+    assert cluster.publics() == "OYL"
+    cluster.beat(2, local=LOCAL_UPTODATE, used_bytes=1)
+    assert cluster.publics() == "OWL"
+
+
 def test_a_waiting_target_may_leave() -> None:
     cluster = serving()
     cluster.kill(1)
@@ -520,5 +536,5 @@ def test_versions_grow_by_one_per_event(nodes: int) -> None:
 def test_the_table_has_no_row_that_no_story_reaches() -> None:
     """The rows that move a target; those that keep it are counted in test_cluster_random."""
     moving = {row.id for row in TABLE if row.next is not row.public}
-    told = {"F1", "S1", "S3", "S4", "S5", "S6", "L1", "Y1", "Y2", "Y3", "Y6"}
+    told = {"F1", "S1", "S3", "S4", "S5", "S6", "L1", "Y1", "Y2", "Y3", "Y6", "Y7"}
     assert moving == told | {"W1", "W2", "W3", "O2", "O3"}

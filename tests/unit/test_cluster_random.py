@@ -26,6 +26,7 @@ action = st.one_of(
     st.tuples(st.just("missing"), node),
     st.tuples(st.just("advance"), st.sets(node), st.sampled_from([0.5, 1.0, 4.0])),
     st.tuples(st.just("leave"), node, st.booleans()),
+    st.tuples(st.just("apart"), node, node, st.sampled_from([1.0, 3.0, 4.0])),
 )
 
 
@@ -81,6 +82,16 @@ class Model:
     def _leave(self, node: int, leaving: bool) -> None:
         target = self.cluster.target(node)
         self.cluster.submit(TargetLeaves(target, leaving, self.cluster.now_ns))
+
+    def _apart(self, node: int, peer: int, silent_s: float) -> None:
+        """Everybody is heard for a while, then one misses another."""
+        known = self.cluster.incarnations
+        if node == peer or node not in known:
+            return
+        self._advance(set(known), 4.0)
+        before = self.cluster.state
+        self.cluster.beat(node, silent={peer: silent_s}, used_bytes=self._used())
+        self._check(before, self.cluster.state)
 
     def _used(self) -> int:
         return 0 if self.cluster.chain().forming else 1

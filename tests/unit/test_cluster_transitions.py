@@ -14,6 +14,7 @@ FLAGS = (
     "sync_turn",
     "leave_turn",
     "leaving",
+    "gives_way",
 )
 
 
@@ -36,6 +37,13 @@ def sensible(public: Public, belief: Belief, situation: Situation) -> bool:
         and situation.leaving
         and situation.others_serve
         and belief in (Belief.UPTODATE, Belief.SILENT)
+    ):
+        return False
+    if situation.gives_way and not (
+        public is Public.SYNCING
+        and belief is Belief.ONLINE
+        and situation.others_serve
+        and not situation.leaving
     ):
         return False
     return not situation.sync_turn or (

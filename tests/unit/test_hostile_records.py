@@ -17,7 +17,7 @@ from fs3.auth.keyring import Key, Keyring
 from fs3.errors import BadRequest, Damaged, Denied
 from fs3.kv import keys
 from fs3.kv.memory import MemoryStore
-from fs3.meta import dirent, garbage, idempotency, intent, session
+from fs3.meta import dirent, garbage, idempotency, intent, session, tombstone
 from fs3.meta import inode as inodes
 from fs3.meta.allocator import reserved_end
 from fs3.meta.fsck import fsck
@@ -58,6 +58,10 @@ DECODERS: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
         garbage.Row(5, 1).encode(),
         lambda record: garbage.decode(keys.garbage(1, 7), record),
     ),
+    "tombstone": (
+        tombstone.Tombstone(1, 7, LAYOUT).encode(),
+        lambda record: tombstone.decode(keys.tombstone(1, 7), record),
+    ),
     "intent": (
         intent.TruncateIntent(7, True, 9, 5, 2).encode(),
         lambda record: intent.decode(7, record),
@@ -86,7 +90,9 @@ def test_records_of_the_name_space(name: str, data: st.DataObject) -> None:
     st.lists(
         st.tuples(
             st.sampled_from([keys.INODE, keys.DENTRY, keys.SESSION, keys.CLIENT_SESSION])
-            | st.sampled_from([keys.IDEMPOTENCY, keys.GARBAGE, keys.INTENT, keys.ALLOCATOR, b"?"]),
+            | st.sampled_from(
+                [keys.IDEMPOTENCY, keys.GARBAGE, keys.TOMBSTONE, keys.INTENT, keys.ALLOCATOR, b"?"]
+            ),
             st.binary(max_size=44),
             st.one_of(*(near(sound) for sound, _ in DECODERS.values()), st.binary(max_size=20)),
         ),

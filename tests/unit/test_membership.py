@@ -85,6 +85,21 @@ def test_a_change_in_the_report_is_told_at_once_by_nudge(town: Town) -> None:
     wait_for(lambda: common_pb2.OFFLINE in servers[0].states(), "failed disk leaves")
 
 
+def test_a_neighbour_that_a_server_cannot_reach_leaves_the_chain(town: Town) -> None:
+    servers = town.formed()
+    settle(town.clock, 0.1, lambda: len(servers[0].leases_ns) > 60, "heartbeats are steady")
+    servers[0].silent = {2: 60.0}
+    out = [common_pb2.SERVING, common_pb2.SERVING, common_pb2.OFFLINE]
+    settle(town.clock, 0.1, lambda: servers[1].states() == out, "one is taken out")
+    servers[0].silent = {}
+    settle(
+        town.clock,
+        0.1,
+        lambda: common_pb2.SYNCING in servers[1].states(),
+        "it comes back when they see each other",
+    )
+
+
 def test_a_silent_server_is_dropped_and_registers_again(town: Town) -> None:
     servers = town.formed()
     servers[1].membership.stop()

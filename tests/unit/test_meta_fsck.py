@@ -8,7 +8,7 @@ from meta_world import CLIENT, World
 from fs3._proto import meta_pb2 as pb
 from fs3.kv import keys
 from fs3.kv.memory import MemoryStore
-from fs3.meta import acl, dirent, garbage, intent, session, xattr
+from fs3.meta import acl, dirent, garbage, intent, session, tombstone, xattr
 from fs3.meta import inode as inodes
 from fs3.meta.fsck import fsck, live_files
 from fs3.meta.intent import TruncateIntent
@@ -125,6 +125,11 @@ DAMAGE = {
     "queued twice": (
         "gc_inode",
         lambda t, w: t.set(keys.garbage(5, w.gone), garbage.Row(garbage.UNKNOWN, 1).encode()),
+    ),
+    "tombstone record": ("record", lambda t, w: t.set(keys.tombstone(1, 999), b"\x01")),
+    "tombstone of a file that is there": (
+        "tombstone",
+        lambda t, w: tombstone.put(t, inodes.find(t, w.g)),
     ),
     "attribute record": ("record", lambda t, w: t.set(keys.xattr(w.g, b"user.a"), b"\x63v")),
     "attribute key": ("record", lambda t, w: t.set(keys.xattr(w.g, b""), b"\x01v")),

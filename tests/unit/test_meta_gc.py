@@ -9,7 +9,10 @@ from fs3 import limits
 from fs3._proto import common_pb2
 from fs3._proto import meta_pb2 as pb
 from fs3.kv import keys
+from fs3.meta import inode as inodes
+from fs3.meta import tombstone
 from fs3.meta.fsck import fsck
+from fs3.meta.gc import SWEEP_S_DEFAULT
 
 SMALL_CHUNKS = common_pb2.Layout(chunk_size=65536)
 
@@ -129,6 +132,97 @@ def test_bytes_that_nobody_settled_go_as_well(world):
     world.unlink(b"f")
     assert world.collect() == 1
     assert world.chunks.lengths == {}
+
+
+def test_what_is_written_after_the_removal_is_swept_when_capabilities_have_ended(world):
+    inode = world.write_file(b"f", 100)
+    world.unlink(b"f")
+    assert world.collect() == 1
+    world.chunks.write(inode, 3_000_000)
+    world.clock.advance(limits.CAPABILITY_LIFETIME_S)
+    world.gc.step()
+    assert world.chunks.lengths == {inode: 3_000_000}, "more of it may come"
+    assert sweep(world) == 1
+    assert world.chunks.lengths == {}
+    assert tombstones(world) == []
+
+
+def test_a_file_that_was_opened_for_write_and_says_nothing_is_swept(world):
+    inode = world.create(b"f")
+    session = world.open(inode).session
+    world.call(pb.CLOSE, inode=inode, session=session)
+    world.unlink(b"f")
+    assert world.collect() == 1
+    assert world.chunks.calls == []
+    world.chunks.write(inode, 10)
+    assert sweep(world) == 1
+    assert world.chunks.lengths == {}
+
+
+def test_what_nobody_could_write_to_leaves_no_tombstone(world):
+    inode = world.create(b"f")
+    world.open(inode, os.O_RDONLY)
+    world.mkdir(b"d")
+    world.unlink(b"f")
+    world.call(pb.RMDIR, parent=1, name=b"d")
+    assert world.collect() == 2
+    assert tombstones(world) == []
+
+
+def test_the_wait_of_a_tombstone_begins_anew_with_the_service(world):
+    inode = world.write_file(b"f", 100)
+    world.unlink(b"f")
+    world.collect()
+    world.clock.advance(600)
+    world.restart()
+    world.gc.step()
+    world.clock.advance(600)
+    world.gc.step()
+    assert len(tombstones(world)) == 1
+    world.chunks.write(inode, 1)
+    assert sweep(world) == 1
+    assert tombstones(world) == []
+
+
+def test_a_sweep_that_storage_refuses_is_repeated_and_stops_nobody(world, monkeypatch):
+    monkeypatch.setattr("fs3.meta.gc.ROWS_PER_STEP", 2)
+    gone = [world.write_file(b"f%d" % i, 10) for i in range(4)]
+    for i in range(4):
+        world.unlink(b"f%d" % i)
+    for _ in range(4):
+        world.collect()
+    for inode in gone:
+        world.chunks.write(inode, 10)
+    world.gc.step()
+    world.clock.advance(SWEEP_S_DEFAULT + 1)
+    world.chunks.fail_next = 2
+    world.gc.step()
+    assert len(world.chunks.lengths) == 4
+    for _ in range(3):
+        world.gc.step()
+    assert world.chunks.lengths == {}
+    assert tombstones(world) == []
+
+
+def test_a_tombstone_of_a_file_that_is_there_takes_nothing(world, caplog):
+    inode = world.write_file(b"f", 100)
+    world.store.transact([lambda txn: tombstone.put(txn, inodes.find(txn, inode))])
+    assert sweep(world) == 0
+    assert world.chunks.lengths == {inode: 100}
+    assert "has a tombstone and is there" in caplog.text
+    world.store.transact([lambda txn: txn.clear(keys.tombstone(1, inode))])
+
+
+def sweep(world) -> int:
+    world.gc.step()
+    world.clock.advance(SWEEP_S_DEFAULT + 1)
+    world.gc.step()
+    return world.gc.statistics().swept
+
+
+def tombstones(world) -> list[bytes]:
+    begin, end = keys.TOMBSTONE, keys.prefix_end(keys.TOMBSTONE)
+    return [key for key, _ in world.kv.begin().get_range(begin, end)]
 
 
 def test_large_files_go_in_bounded_steps(world):

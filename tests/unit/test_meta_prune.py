@@ -1,6 +1,10 @@
 """Clients that die with files open."""
 
+import errno
+import os
+
 import pytest
+from meta_world import CLIENT
 
 from fs3._proto import meta_pb2 as pb
 from fs3.kv import keys
@@ -52,6 +56,39 @@ def test_a_client_that_comes_back_in_time_keeps_what_is_left(dead):
     dead.jobs.run()
     assert sessions(dead) == 1
     dead.call(pb.CLOSE, inode=dead.f, session=dead.session, written_end=7000, wrote=True)
+
+
+def counted(world, client: bytes = CLIENT) -> int:
+    return world.store.env.clients.sessions_of(client)
+
+
+def test_sessions_that_were_pruned_are_not_counted_any_more(dead, monkeypatch):
+    """The client comes back after the first of its two sessions has ended."""
+    dead.open(dead.f)
+    assert counted(dead) == 2
+    silence(dead)
+    measure = dead.chunks.measure
+
+    def come_back_in_the_second(inode, layout):
+        if sessions(dead) == 1:
+            dead.store.env.clients.seen(CLIENT)
+        return measure(inode, layout)
+
+    monkeypatch.setattr(dead.chunks, "measure", come_back_in_the_second)
+    dead.jobs.run()
+    assert counted(dead) == sessions(dead) == 0
+    monkeypatch.setattr("fs3.limits.SESSIONS_PER_CLIENT_MAX", 1)
+    held = dead.open(dead.f).session
+    dead.fails(errno.EMFILE, pb.OPEN, inode=dead.f, flags=os.O_RDWR)
+    dead.call(pb.CLOSE, inode=dead.f, session=held)
+
+
+def test_an_end_of_a_session_is_no_sign_of_life(dead):
+    dead.open(dead.f)
+    silence(dead)
+    dead.jobs.run()
+    assert sessions(dead) == 0
+    assert dead.store.env.clients.is_silent(CLIENT)
 
 
 def test_after_a_restart_the_time_begins_anew(dead):

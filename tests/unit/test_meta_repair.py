@@ -34,6 +34,7 @@ FOR_A_PERSON = {
     "session record",
     "idempotency record",
     "gc record",
+    "tombstone record",
     "intent record",
     "appends record",
     "attribute record",

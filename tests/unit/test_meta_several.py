@@ -1,6 +1,7 @@
 """Several metadata services on one store: what one begins and another ends, and who does the
 chores."""
 
+import errno
 import os
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from fs3.kv.api import Transaction
 from fs3.kv.election import Fenced
 from fs3.kv.memory import MemoryStore
 from fs3.kv.transaction import SerialTransaction
-from fs3.meta.clients import SILENT_S
+from fs3.meta.clients import RECOUNT_S, SILENT_S
 from fs3.meta.fsck import fsck
 from fs3.meta.idempotency import GENERATION_S
 from fs3.meta.leadership import LEASE_S
@@ -54,6 +55,23 @@ def pair() -> Iterator[tuple[World, World]]:
     second = World(kv, beside=first, service=B)
     yield first, second
     assert fsck(kv) == []
+
+
+def test_sessions_that_another_service_closed_do_not_count_against_the_client(pair, monkeypatch):
+    monkeypatch.setattr("fs3.limits.SESSIONS_PER_CLIENT_MAX", 2)
+    first, second = pair
+    inode = first.create(b"f")
+    for _ in range(5):
+        session = first.open(inode).session
+        second.call(pb.CLOSE, inode=inode, session=session)
+        first.clock.advance(RECOUNT_S)
+    held = [first.open(inode).session for _ in range(2)]
+    first.fails(errno.EMFILE, pb.OPEN, inode=inode, flags=os.O_RDWR)
+    for session in held:
+        second.call(pb.CLOSE, inode=inode, session=session)
+    first.fails(errno.EMFILE, pb.OPEN, inode=inode, flags=os.O_RDWR)
+    first.clock.advance(RECOUNT_S)
+    second.call(pb.CLOSE, inode=inode, session=first.open(inode).session)
 
 
 def lead(world: World, *others: World) -> None:

@@ -107,6 +107,16 @@ def test_too_many_targets_are_refused_before_they_are_looked_at(stub: Any) -> No
     assert status_of(lambda: register(stub, many))[0] is grpc.StatusCode.INVALID_ARGUMENT
 
 
+@pytest.mark.parametrize("silent_s", [-1.0, 1e10, float("nan"), float("inf")])
+def test_a_silence_of_no_sensible_length_is_refused(stub: Any, silent_s: float) -> None:
+    register(stub)
+    silent = [mgmtd_pb2.SilentPeer(node_id=2, silent_s=silent_s)]
+    request = mgmtd_pb2.HeartbeatRequest(node_id=1, sequence=1, silent=silent)
+    code, detail = status_of(lambda: stub.Heartbeat(request))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert detail.startswith("silent.silent_s: ")
+
+
 def test_heartbeats_acknowledge_with_the_routing_version(stub: Any) -> None:
     version = register(stub).routing.version
     beat = mgmtd_pb2.HeartbeatRequest(node_id=1, incarnation=b"i" * 16, sequence=1)

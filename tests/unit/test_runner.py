@@ -48,12 +48,24 @@ def test_a_missing_tool_fails_its_level(capsys: pytest.CaptureFixture[str]) -> N
     assert "/nonexistent/tool is missing" in capsys.readouterr().out
 
 
+def test_a_level_that_hangs_is_ended_and_the_next_one_runs(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """With what it started: a child of it would hold its output open."""
+    hung = Level("hung", "", [["sh", "-c", "sleep 3600 & sleep 3600"]], command_s_max=0.2)
+    assert main([], [hung, GOOD]) == 1
+    text = capsys.readouterr().out
+    assert "it has not ended by itself within 0.2 s" in text
+    assert "FAIL  hung" in text
+    assert "ok    good" in text
+
+
 def test_unknown_name_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nope"]) == 2
     assert "there is no level nope" in capsys.readouterr().err
     assert main(["--help"]) == 0
     text = capsys.readouterr().out
-    assert all(f"  {level.name}" in text for level in levels() + deep_levels())
+    assert all(f"  {level.name} " in text for level in levels() + deep_levels())
 
 
 @pytest.mark.parametrize(
@@ -70,6 +82,22 @@ def test_counting(line: str, passed: int, failed: int) -> None:
     result = Result("x")
     count(line, result)
     assert (result.passed, result.failed) == (passed, failed)
+
+
+def test_seeds_and_faults_are_told_per_level(capsys: pytest.CaptureFixture[str]) -> None:
+    said = [
+        "300 seeds (16 of them twice): 12.5 schedules/s per core, 5 operations",
+        "landed: kill 3, partition: mgmtd alone 2",
+        "60 seeds, 3.1 schedules/s per core, 7 operations of the name space",
+        "landed: kill 1, kill storage, proven 4",
+        "2 seeds failed: [7, 9]",
+    ]
+    program = f"print({chr(10).join(said)!r}); raise SystemExit(1)"
+    assert main([], [Level("sim", "", [[sys.executable, "-c", program]])]) == 1
+    summary = capsys.readouterr().out.rpartition("\n\n")[2]
+    assert "FAIL  sim" in summary
+    assert "2 failed, 360 seeds" in summary
+    assert "faults landed: kill 4, kill storage, proven 4, partition: mgmtd alone 2" in summary
 
 
 def test_summary_of_nothing_failed() -> None:

@@ -10,8 +10,8 @@ from fs3.meta import inode as inodes
 from fs3.meta.birth import make_child
 from fs3.meta.context import Context
 from fs3.meta.faults import bad_request, refuse
-from fs3.meta.inode import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FILE, SYMLINK
-from fs3.meta.ops.open import grant, open_existing
+from fs3.meta.inode import BLOCK_DEVICE, CHAR_DEVICE, DIRECTORY, FILE, SYMLINK, WRITABLE
+from fs3.meta.ops.open import grant, open_existing, writes
 from fs3.meta.ops.tmpfile import O_TMPFILE, tmpfile
 from fs3.meta.permission import EXECUTE, require
 
@@ -41,6 +41,8 @@ def create(
     if kind == FILE:
         layouts = context.env.layouts
         inode.layout = layouts.for_file(directory.layout, request.layout, inode.number)
+        if request.open and writes(request.flags):
+            inode.flags |= WRITABLE  # here already: the record is stored once
     inodes.store(txn, inode)
     if request.open:
         # The mode of a new file does not bind its creator: open(O_CREAT | O_RDWR, 0) succeeds.

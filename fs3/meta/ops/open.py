@@ -14,7 +14,7 @@ from fs3.meta import inode as inodes
 from fs3.meta import session
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
-from fs3.meta.inode import DIRECTORY, FILE, SYMLINK, Inode
+from fs3.meta.inode import DIRECTORY, FILE, SYMLINK, WRITABLE, Inode
 from fs3.meta.permission import (
     EXECUTE,
     READ,
@@ -26,6 +26,7 @@ from fs3.meta.permission import (
 )
 from fs3.meta.session import Session
 from fs3.meta.truncate import truncate, wait_for_intent
+from fs3.runtime.failpoint import failpoint
 
 FMODE_EXEC = 0x20  # the kernel's own flag of an open by execve(2); no O_ name exists
 
@@ -61,14 +62,18 @@ def grant(
     txn: Transaction, inode: Inode, flags: int, context: Context, *, created: bool
 ) -> meta_pb2.OpenReply:
     """The reply of an open that is allowed."""
+    rights = _rights(inode, flags, context) if inode.type == FILE else 0
+    if rights & RIGHT_WRITE and not inode.flags & WRITABLE:
+        inode.flags |= WRITABLE
+        inodes.store(txn, inode)
     reply = meta_pb2.OpenReply(
         attr=inode.attr(), lease=context.lease(inode.number), created=created
     )
-    if inode.type != FILE:
-        return reply
-    context.rights = _rights(inode, flags, context)
-    if context.rights & RIGHT_WRITE:
-        context.env.clients.admit_session(context.client)
+    context.rights = rights
+    if rights & RIGHT_WRITE:
+        context.env.clients.admit_session(
+            context.client, lambda: session.count(txn, context.client)
+        )
         context.session = reply.session = context.env.new_session()
         context.sessions_change = 1
         held = Session(
@@ -82,6 +87,7 @@ def grant(
             context.caller.gid,
         )
         session.create(txn, held)
+        failpoint("session.staged")
     return reply
 
 

@@ -20,6 +20,7 @@ from fs3.meta.context import Context
 from fs3.meta.faults import refuse
 from fs3.meta.inode import Inode
 from fs3.meta.permission import EXECUTE, WRITE, Caller, require, require_removal
+from fs3.runtime.failpoint import failpoint
 from fs3.types import ROOT_INODE
 
 NOREPLACE, EXCHANGE = 1, 2
@@ -122,6 +123,7 @@ def _move(txn: Transaction, ends: _Rename, context: Context) -> meta_pb2.RenameR
 
     dirent.remove(txn, ends.old_directory.number, ends.old_name)
     dirent.store(txn, ends.new_directory.number, ends.new_name, source.number, source.type)
+    failpoint("rename.entries_moved")
     if source.is_directory:
         ends.old_directory.nlink -= 1
         ends.new_directory.nlink += 1

@@ -15,7 +15,7 @@ from fs3.meta import inode as inodes
 from fs3.meta.birth import new_inode
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
-from fs3.meta.inode import FILE, LINKABLE
+from fs3.meta.inode import FILE, LINKABLE, WRITABLE
 from fs3.meta.ops.open import grant
 
 O_TMPFILE = os.O_TMPFILE
@@ -29,7 +29,7 @@ def tmpfile(
         raise refuse(errno.EINVAL, "tmpfile", "flags: a file without a name is opened for writing")
     inode = new_inode(txn, directory, FILE, request.mode & 0o7777, context, "tmpfile")
     inode.nlink = 0
-    inode.flags |= 0 if request.flags & os.O_EXCL else LINKABLE
+    inode.flags |= WRITABLE if request.flags & os.O_EXCL else WRITABLE | LINKABLE
     layouts = context.env.layouts
     inode.layout = layouts.for_file(directory.layout, request.layout, inode.number)
     inodes.store(txn, inode)

@@ -10,6 +10,7 @@ from fs3.meta import inode as inodes
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
 from fs3.meta.permission import EXECUTE, require, require_removal
+from fs3.runtime.failpoint import failpoint
 
 
 def unlink(
@@ -24,6 +25,7 @@ def unlink(
     if inode.is_directory:
         raise refuse(errno.EISDIR, "unlink", f"{request.name!r} is a directory")
     dirent.remove(txn, request.parent, request.name)
+    failpoint("unlink.entry_gone")
     directory.touch(context.now_ns)
     inodes.store(txn, directory)
     last = garbage.drop_link(txn, inode, context.now_ns)
