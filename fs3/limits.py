@@ -27,6 +27,8 @@ FILE_BYTES_MAX = 1 << 62  # keeps every offset sum inside a signed 64-bit intege
 
 READDIR_ENTRIES_MAX = 1024  # one page, one transaction
 GC_CHUNKS_PER_STEP = 1024
+TREE_WALK_RECORDS_MAX = 1024  # looked at before a recursive remove; requests wait for it, 10 ms
+TREE_ENTRIES_PER_STEP = 256  # taken out of a tree in removal in one transaction, 10 ms
 KEEPALIVE_INODES_MAX = 65_536
 
 FRAME_BODY_BYTES_MAX = 4 * MIB

@@ -82,7 +82,11 @@ def levels() -> list[Level]:
             "C++ parts by themselves (GoogleTest)",
             [["ctest", "--test-dir", "build", "--output-on-failure", "-j", "2"]],
         ),
-        Level("posix", "the FUSE session on a memory file system", [[*PYTEST, "tests/posix"]]),
+        Level(
+            "posix",
+            "tables of every file system call; the FUSE session on a memory file system",
+            [[*PYTEST, "tests/posix"]],
+        ),
         Level(
             "sim",
             "simulated schedules with faults, single faults, planted bugs",

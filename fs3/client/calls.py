@@ -5,11 +5,9 @@ the same operation runs blocking in `Client` and suspended in `AsyncClient`. No 
 which; nothing in here waits.
 """
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
-
-from fs3.errors import Fs3Error
 
 __all__ = [
     "Buffer",
@@ -19,7 +17,6 @@ __all__ = [
     "Fallocate",
     "Flush",
     "Fsync",
-    "Gather",
     "Handle",
     "Meta",
     "Native",
@@ -273,19 +270,5 @@ class Settle:
         native.submit_settle(queue, token, self.inode)
 
 
-Single = (
-    Meta | Read | Write | Seek | Fallocate | CopyRange | SyncAll | Flush | Fsync | Close | Settle
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Gather:
-    """Several calls at once; the result is the list of their results, an Fs3Error in the place of
-    each that failed."""
-
-    calls: Sequence[Single]
-
-
-Call = Single | Gather
+Call = Meta | Read | Write | Seek | Fallocate | CopyRange | SyncAll | Flush | Fsync | Close | Settle
 Operation = Generator[Call, Any, T]
-Outcome = Any | Fs3Error

@@ -485,7 +485,7 @@ class Client:
     # ---- inside ----
 
     def _run(self, operation: Operation[T]) -> T:
-        return run(self._native, self._queues, operation)
+        return run(self._native, operation)
 
     def _batch(self, operations: Sequence[Operation[Any]]) -> list[Any]:
         if not operations:

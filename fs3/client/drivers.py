@@ -5,7 +5,7 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from fs3.client.calls import Call, Gather, Native, Operation, Outcome, Queue, Single
+from fs3.client.calls import Call, Native, Operation, Queue
 from fs3.errors import Fs3Error, error_for
 
 if TYPE_CHECKING:  # loaded by those who run an event loop: it is a third of the start of `fs3 ls`
@@ -17,13 +17,13 @@ T = TypeVar("T")
 QueueFactory = Callable[[], Queue]
 
 
-def run(native: Native, queues: QueueFactory, operation: Operation[T]) -> T:
+def run(native: Native, operation: Operation[T]) -> T:
     """To its end on this thread; the native client waits without the GIL."""
     try:
         call = next(operation)
         while True:
             try:
-                result = _perform(native, queues, call)
+                result = call.run(native)
             except Fs3Error as error:
                 call = operation.throw(error)
             else:
@@ -35,31 +35,11 @@ def run(native: Native, queues: QueueFactory, operation: Operation[T]) -> T:
         operation.close()
 
 
-def _perform(native: Native, queues: QueueFactory, call: Call) -> Any:
-    if isinstance(call, Gather):
-        return _gather(native, queues(), call.calls)
-    return call.run(native)
-
-
-def _gather(native: Native, queue: Queue, calls: Sequence[Single]) -> list[Outcome]:
-    outcomes: list[Outcome] = [None] * len(calls)
-    for token, call in enumerate(calls):
-        call.submit(native, queue, token)
-    left = len(calls)
-    while left:
-        queue.wait(-1)
-        for token, value, error in queue.drain():
-            outcomes[token] = value if error is None else error_for(*error)
-            left -= 1
-    return outcomes
-
-
 class Batch:
     """Several operations at once on the calling thread: while one waits, the others go on."""
 
     def __init__(self, native: Native, queues: QueueFactory) -> None:
         self._native = native
-        self._queues = queues
         self._queue = queues()
         self._waiting: dict[int, tuple[int, Operation[Any]]] = {}
         self._next_token = 0
@@ -87,8 +67,6 @@ class Batch:
     ) -> None:
         try:
             call = operation.send(value) if error is None else operation.throw(error)
-            while isinstance(call, Gather):
-                call = operation.send(_gather(self._native, self._queues(), call.calls))
         except StopIteration as stop:
             self._results[index] = stop.value
             return
@@ -127,7 +105,7 @@ class AsyncDriver:
             call = next(operation)
             while True:
                 try:
-                    result = await self._perform(call)
+                    result = await self._submit(call)
                 except Fs3Error as error:
                     call = operation.throw(error)
                 else:
@@ -138,15 +116,7 @@ class AsyncDriver:
         finally:
             operation.close()
 
-    async def _perform(self, call: Call) -> Any:
-        if not isinstance(call, Gather):
-            return await self._submit(call)
-        import asyncio
-
-        futures = [self._submit(each) for each in call.calls]
-        return await asyncio.gather(*futures, return_exceptions=True)
-
-    def _submit(self, call: Single) -> "asyncio.Future[Any]":
+    def _submit(self, call: Call) -> "asyncio.Future[Any]":
         token = self._next_token
         self._next_token += 1
         future = self._loop.create_future()

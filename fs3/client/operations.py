@@ -19,7 +19,6 @@ from fs3.client.calls import (
     Buffer,
     Call,
     Close,
-    Gather,
     Handle,
     Meta,
     Native,
@@ -36,8 +35,6 @@ from fs3.types import ROOT_INODE
 __all__ = ["Opened", "Operations"]
 
 RENAME_NOREPLACE, RENAME_EXCHANGE = 1, 2
-# Removals of one directory that are under way together in rmtree.
-_REMOVALS_AT_ONCE = 64
 # An open that finds the entry and then not the inode met a rename or unlink; the path is walked
 # again, as the kernel does on ESTALE.
 _RACES_MAX = 2
@@ -405,60 +402,13 @@ class Operations:
             ]
 
     def rmtree(self, path: Path) -> Operation[None]:
-        """Removes a directory and all below it. A symbolic link is refused, as by shutil.rmtree.
-        Entries that vanish meanwhile are no error."""
+        """Removes a directory and all below it: one call, whatever its size. A symbolic link is
+        refused, as by shutil.rmtree."""
         with naming(path):
-            attr = yield from self._find(path, follow=False)
-            if attr.type != meta_pb2.DIRECTORY:
-                raise Refused(errno.ENOTDIR, "client/rmtree", "only directories have a tree")
-            split(path)  # refuses the root before anything is gone
-            yield from self._empty(attr.inode)
-        yield from self.rmdir(path)
-
-    def _empty(self, inode: int) -> Operation[None]:
-        """Depth first, with a stack of its own: trees are deeper than Python's."""
-        stack: list[tuple[int, list[meta_pb2.DirEntry]]] = []
-        directories = yield from self._remove_files(inode)
-        stack.append((inode, directories))
-        while stack:
-            inode, directories = stack[-1]
-            if directories:
-                below = directories[-1]
-                inner = yield from self._remove_files(below.inode)
-                if inner:
-                    stack.append((below.inode, inner))
-                    continue
-                directories.pop()
-                yield from self._remove_directory(inode, below.name)
-                continue
-            stack.pop()
-            if stack:
-                parent, waiting = stack[-1]
-                yield from self._remove_directory(parent, waiting.pop().name)
-
-    def _remove_directory(self, parent: int, name: bytes) -> Operation[None]:
-        request = meta_pb2.RmdirRequest(parent=parent, name=name)
-        outcomes = yield Gather([self._meta(meta_pb2.RMDIR, request)])
-        _raise_first(outcomes)
-
-    def _remove_files(self, inode: int) -> Operation[list[meta_pb2.DirEntry]]:
-        """Unlinks everything in a directory but its directories, which are returned."""
-        try:
-            entries = yield from self._pages(inode, attributes=False)
-        except Fs3Error as error:
-            if error.errno == errno.ENOENT:
-                return []
-            raise
-        directories = [entry for entry in entries if entry.type == meta_pb2.DIRECTORY]
-        calls = [
-            self._meta(meta_pb2.UNLINK, meta_pb2.UnlinkRequest(parent=inode, name=entry.name))
-            for entry in entries
-            if entry.type != meta_pb2.DIRECTORY
-        ]
-        for at in range(0, len(calls), _REMOVALS_AT_ONCE):
-            outcomes = yield Gather(calls[at : at + _REMOVALS_AT_ONCE])
-            _raise_first(outcomes)
-        return directories
+            directory, name = split(path)
+            parent = yield from self._directory(directory)
+            request = meta_pb2.RemoveTreeRequest(parent=parent, name=name)
+            yield self._meta(meta_pb2.REMOVE_TREE, request)
 
     # ---- files ----
 
@@ -536,10 +486,3 @@ def _attr_of(entry: meta_pb2.DirEntry) -> meta_pb2.Attr:
     if entry.HasField("attr"):
         return entry.attr
     return meta_pb2.Attr(inode=entry.inode, type=entry.type)
-
-
-def _raise_first(outcomes: Sequence[object]) -> None:
-    """The first failure of a Gather, but for entries that are gone already."""
-    for outcome in outcomes:
-        if isinstance(outcome, Fs3Error) and outcome.errno != errno.ENOENT:
-            raise outcome

@@ -16,6 +16,7 @@ a distributed engine).
 | `IGEN` | none | the present generation of IDEM, be4 | meta/idempotency.py |
 | `GARB` | unlinked_ns be8, inode le8 | removal in progress | meta/garbage.py |
 | `GEPO` | none | the present epoch of GARB, le8 | meta/garbage.py |
+| `TREE` | inode le8 | tree in removal: in whose name | meta/tree.py |
 | `TOMB` | epoch be8, inode le8 | a removed file that may still be written to | meta/tombstone.py |
 | `TRNC` | inode le8 | truncate in progress | meta/intent.py |
 | `APND` | inode le8 | end of what was reserved for appends | meta/appends.py |
@@ -55,6 +56,7 @@ IDEMPOTENCY = b"IDEM"
 GENERATION = b"IGEN"
 GARBAGE = b"GARB"
 GARBAGE_EPOCH = b"GEPO"
+TREE = b"TREE"
 TOMBSTONE = b"TOMB"
 INTENT = b"TRNC"
 APPENDS = b"APND"
@@ -89,7 +91,7 @@ def inode(number: int) -> bytes:
 
 
 def inode_of(key: bytes) -> int:
-    """The number in a key of INOD, XATT, TRNC, or the parent in one of DENT."""
+    """The number in a key of INOD, XATT, TREE, TRNC, or the parent in one of DENT."""
     number: int = _LE8.unpack_from(key, 4)[0]
     return number
 
@@ -174,6 +176,10 @@ def garbage_fields(key: bytes) -> tuple[int, int]:
     """(unlinked_ns, inode)."""
     number: int = _LE8.unpack_from(key, 12)[0]
     return int.from_bytes(key[4:12], "big"), number
+
+
+def tree(inode_number: int) -> bytes:
+    return _PREFIX_INODE.pack(TREE, inode_number)
 
 
 def tombstone(epoch: int, inode_number: int) -> bytes:

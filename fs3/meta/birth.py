@@ -29,7 +29,7 @@ def make_child(
     inode = new_inode(txn, directory, kind, mode, context, where)
     dirent.store(txn, directory.number, name, inode.number, kind)
     failpoint("entry_staged", where)
-    directory.nlink += inode.is_directory
+    directory.add_subdirectories(inode.is_directory)
     directory.touch(context.now_ns)
     inodes.store(txn, directory)
     return inode

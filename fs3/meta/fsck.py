@@ -8,15 +8,17 @@ Each finding names its check; every check has a test that plants its damage
 | record | every record decodes and passes its check(); every key has a known prefix and shape |
 | root | inode 1 is a directory, has no entry, and is its own parent |
 | inode_id | every inode id is below the allocator's counter |
-| inode_orphan | an inode without an entry is in the gc queue (or is the root) |
+| inode_orphan | an inode without an entry is in the gc queue, or a tree in removal (or the root) |
 | inode_nlink | nlink = entries of a file, 2 + subdirectories of a directory, 0 in the gc queue |
 | dentry_dangling | every entry leads to an inode |
 | dentry_type | the type in the entry is the inode's |
 | dentry_order | the order in the key is that of the name; the name is a legal one |
 | dentry_parent | the directory of an entry exists and is a directory |
 | directory_entries | a directory has one entry, in the directory that its parent pointer names |
-| directory_cycle | every directory reaches the root by its parents |
+| directory_cycle | every directory reaches the root, or a tree in removal, by its parents |
 | gc_inode | a row of the gc queue leads to an inode without a name, which has one row |
+| tree_inode | a tree in removal is a directory without a name, and not in the gc queue yet |
+| tree_entries | a directory without a name has entries only when it is a tree in removal |
 | tombstone | a tombstone is of a file that is gone, not of one that is there |
 | xattr_inode | an extended attribute belongs to an inode; its flags tell which kinds it has |
 | acl_mode | an access ACL says more than the mode, and the same about owner, mask and others |
@@ -44,6 +46,7 @@ from fs3.meta import (
     intent,
     session,
     tombstone,
+    tree,
     xattr,
 )
 from fs3.meta import inode as inodes
@@ -138,8 +141,10 @@ class _Checker:
         self._entries: list[tuple[bytes, int, dirent.Dirent]] = []  # key, parent, entry
         self._keys: defaultdict[int, list[bytes]] = defaultdict(list)  # inode -> keys of entries
         self._names: defaultdict[int, list[int]] = defaultdict(list)  # inode -> parents
+        self._filled: Counter[int] = Counter()  # inode -> entries in it
         self._subdirectories: Counter[int] = Counter()
         self._queued: defaultdict[int, list[bytes]] = defaultdict(list)  # inode -> rows
+        self._trees: set[int] = set()  # in removal
         self._xattrs: defaultdict[int, list[bytes]] = defaultdict(list)  # inode -> names
         self._acls: dict[int, acl.Acl] = {}  # inode -> access ACL
         self._sessions: dict[tuple[int, bytes], session.Session] = {}
@@ -157,6 +162,7 @@ class _Checker:
             if inode.is_directory and inode.nlink:
                 self._check_directory(inode)
         self._check_queue()
+        self._check_trees()
         self._check_tombstones()
         self._check_xattrs()
         self._check_sessions()
@@ -190,6 +196,7 @@ class _Checker:
             keys.CLIENT_SESSION: (44, self._load_session_index),
             keys.IDEMPOTENCY: (32, lambda key, record: _ignore(idempotency.decode(record))),
             keys.GARBAGE: (20, self._load_garbage),
+            keys.TREE: (12, self._load_tree),
             keys.TOMBSTONE: (20, self._load_tombstone),
             keys.INTENT: (12, self._load_intent),
             keys.GENERATION: (4, lambda key, record: None),
@@ -230,6 +237,7 @@ class _Checker:
         self._entries.append((key, parent, entry))
         self._keys[entry.inode].append(key)
         self._names[entry.inode].append(parent)
+        self._filled[parent] += 1
         self._subdirectories[parent] += entry.type == DIRECTORY
 
     def _load_xattr(self, key: bytes, record: bytes) -> None:
@@ -254,6 +262,9 @@ class _Checker:
     def _load_garbage(self, key: bytes, record: bytes) -> None:
         garbage.decode(key, record)
         self._queued[keys.garbage_fields(key)[1]].append(key)
+
+    def _load_tree(self, key: bytes, record: bytes) -> None:
+        self._trees.add(tree.decode(keys.inode_of(key), record).inode)
 
     def _load_tombstone(self, key: bytes, record: bytes) -> None:
         self._tombstones[tombstone.decode(key, record).inode] = key
@@ -303,7 +314,8 @@ class _Checker:
         if number >= self._ids_end:
             detail = f"inode {number} was never allocated"
             self._find("inode_id", detail, Mend("reserve", inode=number))
-        if not names and not self._queued[number] and number != ROOT_INODE:
+        waits = self._queued[number] or number in self._trees
+        if not names and not waits and number != ROOT_INODE and not self._is_cut_off(inode):
             detail = f"inode {number} has no entry and is not in the gc queue"
             kind = "adopt" if inode.nlink else "queue"
             self._find("inode_orphan", detail, Mend(kind, number, inode.version))
@@ -329,7 +341,7 @@ class _Checker:
                 self._one_entry(inode),
             )
         seen = set()
-        while number != ROOT_INODE:
+        while number != ROOT_INODE and number not in self._trees:
             above = self._inodes.get(number)
             if number in seen or above is None or not above.is_directory:
                 detail = f"directory {inode.number} does not reach the root"
@@ -366,6 +378,28 @@ class _Checker:
                     f"inode {number}: {len(rows)} rows, {inode}",
                     None if unclear else mend,
                 )
+
+    def _is_cut_off(self, inode: Inode) -> bool:
+        """A directory that still has entries, lost its name, and is not being removed."""
+        number = inode.number
+        holds = inode.is_directory and inode.nlink == 0 and self._filled[number]
+        return bool(holds) and number not in self._trees and not self._names[number]
+
+    def _check_trees(self) -> None:
+        for number in self._trees:
+            inode = self._inodes.get(number)
+            if inode is None or inode.nlink or not inode.is_directory:
+                detail = f"tree in removal {number}: {inode}"
+                self._find("tree_inode", detail, Mend("drop_tree", number, key=keys.tree(number)))
+            elif self._queued[number]:
+                mend = Mend("drop_row", number, inode.version, self._queued[number][0])
+                self._find("tree_inode", f"tree in removal {number} is in the gc queue", mend)
+        for inode in self._inodes.values():
+            if self._is_cut_off(inode):
+                number = inode.number
+                row = self._queued[number][0] if self._queued[number] else b""
+                detail = f"directory {number} has no name, {self._filled[number]} entries"
+                self._find("tree_entries", detail, Mend("revive", number, inode.version, row))
 
     def _check_tombstones(self) -> None:
         for number, row in self._tombstones.items():

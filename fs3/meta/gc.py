@@ -15,6 +15,8 @@ A crash leaves the row, and the next start goes on: removing chunks twice is har
 chunks goes from 1 to 4 in one transaction. The delay counts on this process's clock, from when it
 ended the epoch of the row (garbage.py), so a restart, or another leader, starts it anew: clients
 have to come back with their keepalives before anything they read is removed.
+
+Directories that still have entries are emptied first, by tree_removal.py.
 """
 
 import logging
@@ -28,13 +30,14 @@ from fs3 import limits
 from fs3.auth.capability import EXPIRY_SLACK_MS
 from fs3.kv import keys
 from fs3.kv.api import Transaction
-from fs3.meta import appends, garbage, session, tombstone, xattr
+from fs3.meta import appends, dirent, garbage, session, tombstone, xattr
 from fs3.meta import inode as inodes
 from fs3.meta.garbage import UNKNOWN
 from fs3.meta.inode import FILE, REMOVING, SPARSE, WRITABLE, Inode, Layout
 from fs3.meta.ports import ChunkPort
 from fs3.meta.store import MetaStore
 from fs3.meta.tombstone import Tombstone
+from fs3.meta.tree_removal import TreeRemover
 from fs3.runtime.clock import Clock
 from fs3.runtime.failpoint import failpoint
 
@@ -64,6 +67,7 @@ class _Claimed(NamedTuple):
 
 @dataclass(frozen=True)
 class GcStatistics:
+    taken_from_trees: int
     removed: int
     failed: int
     swept: int  # files of which a late write had left something
@@ -139,6 +143,8 @@ class GarbageCollector:
         self._sweep_ns = int(max(sweep_s, delay_s) * 1e9)
         self._parallel = parallel
         self._guard = guard
+        self._trees = TreeRemover(store, guard)
+        self._taken = 0
         self.begin_term()
         self._removed = 0
         self._failed = 0
@@ -152,7 +158,9 @@ class GarbageCollector:
         self._fresh = False  # rows of an epoch that has not ended were seen
 
     def step(self) -> int:
-        """A bounded part of the work; how many inodes were removed. 0 means: come again later."""
+        """A bounded part of the work; how many inodes were removed, and entries taken out of trees
+        in removal. 0 means: come again later."""
+        taken = self.empty_trees()
         now_ns = self._clock.monotonic_ns()
         self._epochs.forget_before(now_ns - self._sweep_ns)
         page: _Page
@@ -167,7 +175,7 @@ class GarbageCollector:
         removed = page.removed + self._empty(page.claimed)
         self._removed += removed
         self._sweep(page.tombstones)
-        return removed
+        return removed + taken
 
     def _empty(self, claimed: list[_Claimed]) -> int:
         """Steps 3 and 4; how many are gone."""
@@ -181,6 +189,12 @@ class GarbageCollector:
             failpoint("gc.deleted")
         self._failed += len(claimed) - len(emptied)
         return len(emptied)
+
+    def empty_trees(self) -> int:
+        """The part of a step that empties trees in removal; how many entries were taken out."""
+        taken = self._trees.step()
+        self._taken += taken
+        return taken
 
     @property
     def at_end(self) -> bool:
@@ -198,7 +212,9 @@ class GarbageCollector:
         return total
 
     def statistics(self) -> GcStatistics:
-        return GcStatistics(self._removed, self._failed, self._swept, len(self._epochs))
+        return GcStatistics(
+            self._taken, self._removed, self._failed, self._swept, len(self._epochs)
+        )
 
     def _mark(self, now_ns: int) -> None:
         """Ends the present epoch: its rows are due in a delay from now."""
@@ -231,6 +247,8 @@ class GarbageCollector:
                 continue
             if inode.nlink or self._in_use(txn, number):
                 continue  # a named inode in the queue is damage: fsck reports it, nothing is lost
+            if inode.is_directory and not dirent.is_empty(txn, number):
+                continue  # damage as well: trees are not emptied here
             if inode.type != FILE or not inode.has_data:
                 _delete(txn, key, inode)
                 removed += 1

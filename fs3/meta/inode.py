@@ -208,6 +208,11 @@ class Inode:
             self.flags &= ~SPARSE
             self.allocated = 0
 
+    def add_subdirectories(self, change: int) -> None:
+        """A directory without a name has nlink 0 whatever is in it: a tree in removal (tree.py)."""
+        if self.nlink:
+            self.nlink += change
+
     def touch(self, now_ns: int) -> None:
         """Content of a directory changed."""
         self.mtime_ns = self.ctime_ns = now_ns

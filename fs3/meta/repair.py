@@ -23,6 +23,8 @@ more. The version of the inode tells: every change of its names or its link coun
 | xattr_flags | the flags of an inode become those of the attributes that are there |
 | acl_mode | an access ACL takes over the mode; one that says no more goes |
 | drop_intent, drop_appends | a truncate of what is no file goes; what was reserved there |
+| drop_tree | a row of a tree in removal goes whose inode is gone, has a name, or is no directory |
+| revive | a directory without a name that has entries, and nobody removed, goes to /lost+found |
 
 Nothing here removes a record that is the only one of its kind: inodes, and with them chunks, go by
 the gc queue only, and only when they had no link before.
@@ -30,19 +32,15 @@ the gc queue only, and only when they had no link before.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from fs3.kv import keys
 from fs3.kv.api import Transaction
-from fs3.meta import acl, dirent, garbage, session, xattr
+from fs3.meta import acl, dirent, garbage, lost_found, session, xattr
 from fs3.meta import inode as inodes
 from fs3.meta.inode import DIRECTORY, FILE, REMOVING, Inode
-from fs3.types import ROOT_INODE
+from fs3.meta.lost_found import LOST_AND_FOUND, World
 
 __all__ = ["LOST_AND_FOUND", "Mend", "NotMended", "World", "repair"]
-
-LOST_AND_FOUND = b"lost+found"
-_NAMES_TRIED = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,14 +52,6 @@ class Mend:
     version: int = 0
     key: bytes = b""
     number: int = 0
-
-
-class World(Protocol):
-    """What a mend needs besides the transaction."""
-
-    now_ns: int
-
-    def new_inode(self) -> int: ...
 
 
 class NotMended(Exception):
@@ -109,48 +99,12 @@ def _require(condition: object) -> None:
 # -- /lost+found -----------------------------------------------------------------------------------
 
 
-def _lost_and_found(txn: Transaction, world: World) -> Inode:
-    root = inodes.find(txn, ROOT_INODE)
-    if root is None or not root.is_directory:
-        raise NotMended("the root directory is damaged: restore the store from a backup")
-    known = dirent.find(txn, ROOT_INODE, LOST_AND_FOUND)
-    if known is not None:
-        directory = inodes.find(txn, known.inode)
-        if directory is None or not directory.is_directory:
-            raise NotMended("/lost+found is no directory: move it away first")
-        return directory
-    directory = inodes.root(world.now_ns)
-    directory.number, directory.mode, directory.uid, directory.gid = (
-        world.new_inode(),
-        0o700,
-        root.uid,
-        root.gid,
-    )
-    inodes.store(txn, directory)
-    dirent.store(txn, ROOT_INODE, LOST_AND_FOUND, directory.number, DIRECTORY)
-    root.nlink += 1
-    root.touch(world.now_ns)
-    inodes.store(txn, root)
-    return directory
-
-
 def _put_into_lost_and_found(txn: Transaction, world: World, inode: Inode) -> bytes:
-    """The entry, and the parent pointer of a directory; the caller stores `inode`. Its name."""
-    directory = _lost_and_found(txn, world)
-    if directory.number == inode.number:
-        raise NotMended("/lost+found itself is damaged")
-    stem = b"#%d" % inode.number
-    names = [stem, *(stem + b"-%d" % i for i in range(2, _NAMES_TRIED))]
-    name = next((n for n in names if dirent.find(txn, directory.number, n) is None), None)
-    if name is None:
-        raise NotMended(f"/lost+found has {_NAMES_TRIED} names of inode {inode.number}")
-    dirent.store(txn, directory.number, name, inode.number, inode.type)
-    if inode.is_directory:
-        inode.parent = directory.number
-        directory.nlink += 1
-    directory.touch(world.now_ns)
-    inodes.store(txn, directory)
-    return name
+    """lost_found.put. Its name."""
+    try:
+        return lost_found.put(txn, world, inode)
+    except lost_found.Unusable as why:
+        raise NotMended(str(why)) from None
 
 
 def _subdirectories(txn: Transaction, directory: int) -> int:
@@ -333,6 +287,29 @@ def _drop_appends(txn: Transaction, mend: Mend, world: World) -> str:
     return f"what was reserved at the end of inode {mend.inode}, which is no file, is removed"
 
 
+def _drop_tree(txn: Transaction, mend: Mend, world: World) -> str:
+    inode = inodes.find(txn, mend.inode)
+    _require(inode is None or inode.nlink or not inode.is_directory)
+    _require(mend.key == keys.tree(mend.inode) and txn.get(mend.key) is not None)
+    txn.clear(mend.key)
+    return f"the removal of the tree below inode {mend.inode}, which is none, is forgotten"
+
+
+def _revive(txn: Transaction, mend: Mend, world: World) -> str:
+    inode = _inode(txn, mend)
+    _require(inode.is_directory and inode.nlink == 0)
+    _require(txn.get(keys.tree(inode.number)) is None)
+    if mend.key:
+        _require(mend.key.startswith(keys.GARBAGE))
+        _require(keys.garbage_fields(mend.key)[1] == inode.number)
+        txn.clear(mend.key)
+    inode.nlink = 2 + _subdirectories(txn, inode.number)
+    name = _put_into_lost_and_found(txn, world, inode)
+    inode.ctime_ns = world.now_ns
+    inodes.store(txn, inode)
+    return f"directory {inode.number}, which has entries, is now /lost+found/{name.decode()}"
+
+
 def _drop_xattr(txn: Transaction, mend: Mend, world: World) -> str:
     _require(mend.key.startswith(keys.XATTR) and txn.get(mend.key) is not None)
     number, name = keys.xattr_fields(mend.key)
@@ -389,4 +366,6 @@ _MENDS: dict[str, Callable[[Transaction, Mend, World], str]] = {
     "acl_mode": _acl_mode,
     "drop_intent": _drop_intent,
     "drop_appends": _drop_appends,
+    "drop_tree": _drop_tree,
+    "revive": _revive,
 }

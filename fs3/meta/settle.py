@@ -53,8 +53,9 @@ def settle(
 def _content_changed(inode: Inode, context: Context, mtime_ns: int | None) -> None:
     inode.flags |= HAS_DATA
     inode.data_version += 1
-    inode.ctime_ns = context.now_ns
     written_ns = min(mtime_ns, context.now_ns) if mtime_ns is not None else context.now_ns
+    # Whoever looked between write and sync has seen the time of the write: it does not move again.
+    inode.ctime_ns = max(inode.ctime_ns, written_ns)
     if inode.mtime_set_ns == 0:
         inode.mtime_ns = max(inode.mtime_ns, written_ns)
     elif written_ns > inode.mtime_set_ns:

@@ -14,6 +14,18 @@ Rules of time:
     older chain version.
   - After a restart of mgmtd, or when mgmtd itself was not running for half a lease (no Tick), every
     living node counts as just seen.
+
+Rules of order, because what a process sent may arrive late, or twice:
+  - A registration carries a number drawn for it (NumberDrawn), and counts only in the term that
+    gave the number, and only when it is greater than that of the node's present registration. What
+    a process registers was drawn before it ended, the number of the next process of that node after
+    that: so a dead one cannot take the place of a living one, however late its registration comes.
+    Whoever lives draws again. Nothing of this is in the store: a new term takes no number of an
+    older one, and an old term cannot write.
+  - A term takes heartbeats only of processes that have heard of it, and within it registrations and
+    heartbeats of one process in the order in which they were sent (`sequence`). Otherwise an older
+    one could say that a target is not there which the process has made since, and serves.
+  - An exit names one incarnation. It stays true for ever, and says nothing about any other.
 """
 
 import enum
@@ -43,6 +55,7 @@ __all__ = [
     "Moved",
     "NodeExited",
     "NodeRegistered",
+    "NumberDrawn",
     "Persist",
     "Refusal",
     "Refused",
@@ -60,11 +73,19 @@ RETIRED_MAX = 16  # incarnations remembered per node; an older process cannot st
 
 
 @dataclass(frozen=True, slots=True)
+class NumberDrawn:
+    """A process is about to register. Its number is `drawn` of the new state, in that term."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeRegistered:
     """A process begins (new incarnation), or comes back after it was declared dead (same one)."""
 
     identity: NodeIdentity
     incarnation: bytes
+    epoch: int  # the term in which `number` was drawn
+    number: int
+    sequence: int
     reports: tuple[TargetReport, ...]
     now_ns: int
 
@@ -73,6 +94,7 @@ class NodeRegistered:
 class Heartbeat:
     node: NodeId
     incarnation: bytes
+    epoch: int  # the newest term that the process has heard of
     sequence: int
     reports: tuple[TargetReport, ...]  # every target the server holds; a missing one is closed
     now_ns: int
@@ -104,7 +126,7 @@ class Tick:
     now_ns: int
 
 
-Event = NodeRegistered | Heartbeat | NodeExited | TargetLeaves | Tick
+Event = NumberDrawn | NodeRegistered | Heartbeat | NodeExited | TargetLeaves | Tick
 
 
 # ---- effects
@@ -116,7 +138,9 @@ class Refusal(enum.Enum):
     UNKNOWN_NODE = "register"
     DECLARED_DEAD = "register again, apply the routing of the reply, then go on"
     SUPERSEDED = "stop: a newer process has this node id, or this one was reported dead"
-    OUT_OF_ORDER = "ignore: a later heartbeat was taken already"
+    OUT_OF_DATE = "draw a number and register again"
+    OUT_OF_ORDER = "ignore: a later message was taken already"
+    OTHER_TERM = "say it again under the epoch of this term"
     FOREIGN_TARGET = "stop: the target belongs to another node"
     UNKNOWN_TARGET = "check the target id"
 
@@ -162,11 +186,13 @@ def apply(state: ClusterState, event: Event) -> Result:
         return _exited(state, event)
     if isinstance(event, TargetLeaves):
         return _leaves(state, event)
+    if isinstance(event, NumberDrawn):
+        return replace(state, drawn=state.drawn + 1), []
     return _tick(state, event)
 
 
-def resumed(state: ClusterState, now_ns: int, lease_ns: int) -> ClusterState:
-    """A state read from the store, for a mgmtd that begins now with leases of `lease_ns`.
+def resumed(state: ClusterState, now_ns: int, lease_ns: int, epoch: int) -> ClusterState:
+    """A state read from the store, for a term `epoch` that begins now with leases of `lease_ns`.
 
     Living nodes count as just seen. When leases were longer before, some server may still hold one
     of that length: for the difference everybody counts as seen in the future. The longest lease
@@ -177,6 +203,7 @@ def resumed(state: ClusterState, now_ns: int, lease_ns: int) -> ClusterState:
     nodes = {
         node_id: replace(
             node,
+            number=0,
             sequence=0,
             last_seen_ns=seen_ns,
             reported=False,
@@ -187,7 +214,13 @@ def resumed(state: ClusterState, now_ns: int, lease_ns: int) -> ClusterState:
         for node_id, node in state.nodes.items()
     }
     return replace(
-        state, nodes=nodes, lease_ns=lease_ns, lease_longest_ns=longest_ns, last_tick_ns=now_ns
+        state,
+        nodes=nodes,
+        lease_ns=lease_ns,
+        lease_longest_ns=longest_ns,
+        last_tick_ns=now_ns,
+        epoch=epoch,
+        drawn=0,
     )
 
 
@@ -199,6 +232,9 @@ def _registered(state: ClusterState, event: NodeRegistered) -> Result:
     known = state.nodes.get(node_id)
     if known is not None and event.incarnation in known.retired:
         return _refuse(state, Refusal.SUPERSEDED, f"node {node_id}: this incarnation was replaced")
+    late = _out_of_date(state, event, known)
+    if late is not None:
+        return _refuse(state, Refusal.OUT_OF_DATE, f"node {node_id}: {late}")
     foreign = _foreign(state, node_id, event.reports)
     if foreign is not None:
         return _refuse(state, Refusal.FOREIGN_TARGET, foreign)
@@ -208,7 +244,8 @@ def _registered(state: ClusterState, event: NodeRegistered) -> Result:
         incarnation=event.incarnation,
         alive=True,
         retired=_retired(known, event.incarnation),
-        sequence=known.sequence if known is not None and same else 0,
+        number=event.number,
+        sequence=event.sequence,
         last_seen_ns=max(known.last_seen_ns, event.now_ns) if known and same else event.now_ns,
         reported=True,
         reports={r.target: r if same else _at_most_online(r) for r in event.reports},
@@ -234,6 +271,9 @@ def _heartbeat(state: ClusterState, event: Heartbeat) -> Result:
         return _refuse(state, Refusal.UNKNOWN_NODE, f"node {event.node}: unknown incarnation")
     if not node.alive:
         return _refuse(state, Refusal.DECLARED_DEAD, f"node {event.node} was declared dead")
+    if event.epoch != state.epoch:
+        detail = f"node {event.node}: heartbeat of term {event.epoch} in term {state.epoch}"
+        return _refuse(state, Refusal.OTHER_TERM, detail)
     if event.sequence <= node.sequence:
         detail = f"node {event.node}: heartbeat {event.sequence} after {node.sequence}"
         return _refuse(state, Refusal.OUT_OF_ORDER, detail)
@@ -390,6 +430,19 @@ def _is_blank(state: ClusterState, target: TargetRecord) -> bool:
     node = state.nodes.get(target.node)
     report = node.reports.get(target.id) if node is not None and node.alive else None
     return report is not None and report.local != LOCAL_OFFLINE and not report.used_bytes
+
+
+def _out_of_date(
+    state: ClusterState, event: NodeRegistered, known: NodeRecord | None
+) -> str | None:
+    """Why a registration does not count any more; its process may be dead."""
+    if event.epoch != state.epoch:
+        return f"number {event.number} was drawn in term {event.epoch}, this is {state.epoch}"
+    if event.number > state.drawn:
+        return f"number {event.number} was not drawn, the last one is {state.drawn}"
+    if known is not None and event.number <= known.number:
+        return f"number {event.number} after {known.number}"
+    return None
 
 
 def _foreign(state: ClusterState, node: NodeId, reports: Iterable[TargetReport]) -> str | None:

@@ -77,7 +77,9 @@ class Manager:
             if loaded is None:
                 raise ValueError("the store holds no cluster")
             failpoint("mgmtd.state_loaded")
-            state = cluster.resumed(loaded, self._clock.monotonic_ns(), self._lease_ns)
+            state = cluster.resumed(
+                loaded, self._clock.monotonic_ns(), self._lease_ns, self._election.epoch
+            )
             self._persist(state, Persist((), ()))
             self._state = state
             self.board.publish(routing.encode(state))

@@ -16,6 +16,7 @@ from fs3.mgmtd.cluster import (
     Heartbeat,
     NodeExited,
     NodeRegistered,
+    NumberDrawn,
     Refusal,
     Refused,
 )
@@ -40,6 +41,7 @@ R = TypeVar("R")
 Context = grpc.ServicerContext
 
 ACCESS = {
+    "DrawNumber": SERVERS,
     "Register": SERVERS,
     "Heartbeat": SERVERS,
     "ReportExit": SERVERS,
@@ -52,6 +54,7 @@ _STATUS = {
     Refusal.UNKNOWN_NODE: grpc.StatusCode.NOT_FOUND,
     Refusal.DECLARED_DEAD: grpc.StatusCode.FAILED_PRECONDITION,
     Refusal.SUPERSEDED: grpc.StatusCode.PERMISSION_DENIED,
+    Refusal.OUT_OF_DATE: grpc.StatusCode.ABORTED,
     Refusal.OUT_OF_ORDER: grpc.StatusCode.ABORTED,
     Refusal.FOREIGN_TARGET: grpc.StatusCode.PERMISSION_DENIED,
     Refusal.UNKNOWN_TARGET: grpc.StatusCode.NOT_FOUND,
@@ -69,6 +72,15 @@ class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # gene
         self._clock = clock
         self._heartbeat_s = heartbeat_s
 
+    def DrawNumber(
+        self, request: mgmtd_pb2.DrawNumberRequest, context: Context
+    ) -> mgmtd_pb2.DrawNumberReply:
+        def draw() -> mgmtd_pb2.DrawNumberReply:
+            state = _submit(self._manager(), NumberDrawn())
+            return mgmtd_pb2.DrawNumberReply(epoch=state.epoch, number=state.drawn)
+
+        return _answer(context, draw)
+
     def Register(
         self, request: mgmtd_pb2.RegisterRequest, context: Context
     ) -> mgmtd_pb2.RegisterReply:
@@ -81,6 +93,9 @@ class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # gene
                 NodeRegistered(
                     routing.identity_of(request.node),
                     request.node.incarnation,
+                    request.epoch,
+                    request.number,
+                    request.sequence,
                     routing.reports_of(request.targets),
                     self._clock.monotonic_ns(),
                 ),
@@ -89,7 +104,7 @@ class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # gene
                 cluster_id=state.cluster_id,
                 lease_s=state.lease_ns / 1e9,
                 heartbeat_s=self._heartbeat_s,
-                epoch=manager.epoch,
+                epoch=state.epoch,
                 routing=routing.encode(state),
             )
 
@@ -102,20 +117,22 @@ class MgmtdServicer(mgmtd_pb2_grpc.MgmtdServicer):  # type: ignore[misc]  # gene
             _require(len(request.targets) <= TARGETS_MAX, "targets", f"at most {TARGETS_MAX}")
             _check_silent(request)
             manager = self._manager()
-            state = _submit(
-                manager,
-                Heartbeat(
-                    NodeId(request.node_id),
-                    request.incarnation,
-                    request.sequence,
-                    routing.reports_of(request.targets),
-                    self._clock.monotonic_ns(),
-                    routing.silent_of(request.silent),
-                ),
+            beat = Heartbeat(
+                NodeId(request.node_id),
+                request.incarnation,
+                request.epoch,
+                request.sequence,
+                routing.reports_of(request.targets),
+                self._clock.monotonic_ns(),
+                routing.silent_of(request.silent),
             )
+            state, effects = manager.submit(beat)
+            refused = _refusal(effects)
+            if refused is not None and refused.refusal is not Refusal.OTHER_TERM:
+                raise _RefusedEvent(refused)
             return mgmtd_pb2.HeartbeatReply(
-                lease_s=state.lease_ns / 1e9,
-                epoch=manager.epoch,
+                lease_s=state.lease_ns / 1e9 if refused is None else 0.0,
+                epoch=state.epoch,
                 routing_version=state.version,
             )
 
@@ -249,6 +266,7 @@ def _check_registration(request: mgmtd_pb2.RegisterRequest) -> None:
     short = all(len(text.encode()) <= TEXT_BYTES_MAX for text in texts)
     _require(short, "node.addresses", f"{TEXT_BYTES_MAX} bytes each")
     _require(len(request.targets) <= TARGETS_MAX, "targets", f"at most {TARGETS_MAX}")
+    _require(request.number > 0, "number", "draw one first (DrawNumber)")
 
 
 def _check_silent(request: mgmtd_pb2.HeartbeatRequest) -> None:

@@ -69,7 +69,8 @@ class NodeRecord:
     alive: bool
     retired: tuple[bytes, ...] = ()  # incarnations that may never come back, newest last
     # Memory only:
-    sequence: int = 0  # of the last heartbeat taken
+    number: int = 0  # drawn for its registration; 0: it registered in an earlier term
+    sequence: int = 0  # of the last registration or heartbeat taken
     last_seen_ns: int = 0  # mgmtd's monotonic clock
     reported: bool = False  # false: no report since mgmtd started, so absence means nothing
     reports: Mapping[TargetId, TargetReport] = field(default_factory=dict)
@@ -117,4 +118,7 @@ class ClusterState:
     nodes: Mapping[NodeId, NodeRecord]
     chains: Mapping[ChainId, ChainRecord]
     tables: tuple[ChainTableRecord, ...] = ()
-    last_tick_ns: int = 0  # memory only
+    # Memory only:
+    last_tick_ns: int = 0
+    epoch: int = 0  # of the primary's term
+    drawn: int = 0  # numbers for registrations given out in this term

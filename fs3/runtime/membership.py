@@ -8,6 +8,10 @@ with a fresh lease.
 A lease runs from the *send* time of the request that was acknowledged, for 0.8 T, on
 CLOCK_BOOTTIME: network delay can only shorten it, and mgmtd acts a whole T after it took that
 request.
+
+Order of what one process says (proto/mgmtd.proto): a number is drawn for each registration, also
+for a repeated one; registrations and heartbeats carry one sequence; a heartbeat names the newest
+term heard of. So a message that arrives late does nothing, whatever became of its process.
 """
 
 import logging
@@ -196,7 +200,8 @@ class Membership:
         )
         self._stopping = threading.Event()
         self._wake = threading.Event()
-        self._sequence = 0
+        self._sequence = 0  # of the last registration or heartbeat
+        self._epoch = 0  # the newest term heard of
         self._lease_s = 0.0
         self._heartbeat_s = 0.0
         self._timeout_s = RPC_TIMEOUT_S
@@ -289,9 +294,17 @@ class Membership:
         return False
 
     def _register(self) -> None:
+        draw = mgmtd_pb2.DrawNumberRequest()
+        drawn = self._managers.call(lambda stub: stub.DrawNumber(draw, timeout=self._timeout_s))
+        self._sequence += 1
         sent_ns = self._clock.boottime_ns()
         request = mgmtd_pb2.RegisterRequest(
-            cluster_id=self._cluster_id, node=self._node, targets=self._report()
+            cluster_id=self._cluster_id,
+            node=self._node,
+            targets=self._report(),
+            epoch=drawn.epoch,
+            number=drawn.number,
+            sequence=self._sequence,
         )
         reply = self._managers.call(lambda stub: stub.Register(request, timeout=self._timeout_s))
         if self._cluster_id and reply.cluster_id != self._cluster_id:
@@ -299,6 +312,7 @@ class Membership:
             raise Denied(Status.WRONG_CLUSTER, "membership", detail)
         self._cluster_id = reply.cluster_id
         self._heartbeat_s = reply.heartbeat_s
+        self._epoch = reply.epoch
         self._routing.deliver(reply.routing)
         self._renew(sent_ns, reply.lease_s, reply.routing.version)
 
@@ -312,9 +326,15 @@ class Membership:
             sequence=self._sequence,
             routing_version=self._routing.version(),
             targets=targets,
+            epoch=self._epoch,
             silent=self._silent(),
         )
         reply = self._managers.call(lambda stub: stub.Heartbeat(request, timeout=self._timeout_s))
+        if reply.epoch != self._epoch:
+            log.info("term %d of the cluster manager follows term %d", reply.epoch, self._epoch)
+            self._epoch = reply.epoch
+            self.nudge()
+            return
         self._renew(sent_ns, reply.lease_s, reply.routing_version)
         self._watch_the_watcher(reply.routing_version)
 

@@ -25,7 +25,7 @@ void Replica::Impl::on(const ClientUpdate& event) {
   if (event.op & kOwnOp) return;
   if (Status status = admit(event); !status.ok()) return reply(event.op, std::move(status));
   if (answer_known(event)) return;
-  if (full_ && event.kind != UpdateKind::kRemove)
+  if (full_ && needs_room(event.kind))
     return reply(event.op, error(ENOSPC, "the disk is full up to its reserve"));
   Slot& s = slot(event.chunk);
   if (!s.busy()) return begin(event);

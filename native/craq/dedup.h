@@ -12,7 +12,8 @@
 
 namespace fs3::craq {
 
-// 32 Ki rows: 512 clients of 64 channels each, about 5 MiB.
+// 32 Ki rows: 512 clients of 64 channels each, about 5 MiB. The engine stores as many, chosen alike
+// (engine/dedup_rows.h).
 constexpr size_t kMaxDedupRows = 32768;
 
 class DedupTable {

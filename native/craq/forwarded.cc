@@ -103,7 +103,7 @@ bool Replica::Impl::replaces(const Forwarded& event, const Update& update) const
   bool idle = update.pending() && !update.on_disk_now();
   bool newer = event.update_chain > update.position.chain;
   return idle && newer && event.version == update.position.version &&
-         !(full_ && event.kind != UpdateKind::kRemove);
+         !(full_ && needs_room(event.kind));
 }
 
 // In a syncing replica: the chunk is known to be as the predecessor has it, so the rules of a
@@ -121,7 +121,7 @@ void Replica::Impl::begin(const Forwarded& event) {
   Record* record = chunks_.find(id);
   auto tombstone = tombstones_.find(id);
   bool delta = event.kind == UpdateKind::kWrite || event.kind == UpdateKind::kTruncate;
-  if (full_ && event.kind != UpdateKind::kRemove)
+  if (full_ && needs_room(event.kind))
     return reply(event.op, error(ENOSPC, "the disk is full up to its reserve"));
   if (!level(id)) {
     if (delta) return reply(event.op, error(kMissingBase, "this chunk is not level yet"));

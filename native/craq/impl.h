@@ -25,6 +25,7 @@
 #include "base/check.h"
 #include "craq/chunk_map.h"
 #include "craq/dedup.h"
+#include "craq/pace.h"
 #include "craq/replica.h"
 
 namespace fs3::craq {
@@ -43,6 +44,11 @@ inline int64_t next_backoff(int64_t backoff_ns) {
 constexpr int64_t kTombstoneNs = 120 * kSecond;
 constexpr size_t kMaxReadsPerChunk = 1024;
 constexpr uint32_t kMaxChunkSize = 64u << 20;
+
+// What a full disk refuses. A removal and a truncate take no block.
+inline bool needs_room(UpdateKind kind) {
+  return kind != UpdateKind::kRemove && kind != UpdateKind::kTruncate;
+}
 
 enum class Phase : uint8_t { kNone, kRunning, kDone };
 
@@ -79,6 +85,7 @@ struct Update {
   int64_t client_since_ns = 0, forward_since_ns = 0;
   int64_t retry_at_ns = 0, backoff_ns = 0;
   ChainVersion began_in = 0;  // chain version of this replica when it arrived
+  ResyncPace::Mark mark;
 
   bool pending() const { return committed != Phase::kDone; }
   bool on_disk_now() const { return staged == Phase::kRunning || committed == Phase::kRunning; }
@@ -144,6 +151,7 @@ struct ReadOperation {
   bool started = false;
   int64_t deadline_ns = 0;
   ChainVersion started_in = 0;
+  ResyncPace::Mark mark;
 };
 
 // The predecessor's side of bringing a syncing successor level. One per chain version.
@@ -159,8 +167,7 @@ struct Resync {
   size_t page_at = 0;
   bool page_end = false;
   std::optional<ChunkId> own_after;  // own chunks up to here were compared
-  size_t window = 0;   // chunks that wait for their slot, travel, or are to be repeated
-  uint64_t bytes = 0;  // of those that travel
+  size_t window = 0;  // chunks that wait for their slot, travel, or are to be repeated
   std::deque<std::pair<int64_t, ChunkId>> repeat;
 };
 
@@ -270,7 +277,8 @@ struct Replica::Impl {
   void on(const PeerDone& event);
   void start_resync();
   void ask_page();
-  bool may_send() const;
+  bool may_send();
+  void chunk_arrived(Slot& slot);
   void pump();
   bool next_difference();
   bool page_is_valid(const PeerChunks& event) const;
@@ -311,7 +319,7 @@ struct Replica::Impl {
   std::optional<SyncStart> waiting_start_;
   uint64_t resync_sent_ = 0, resync_skipped_ = 0, resync_bytes_ = 0;
   std::optional<int64_t> resync_budget_;  // bytes; none: not limited
-  int64_t worked_ns_ = -kSecond;          // when an update of a client began last
+  ResyncPace pace_;
 
   std::map<ChunkId, Damage> damaged_;
   std::unordered_map<OpId, ChunkId> fetch_ops_;  // attempts that still count

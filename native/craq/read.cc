@@ -12,11 +12,12 @@ void Replica::Impl::on(const Read& event) {
   if (event.op & kOwnOp) return;
   if (event.chain_version != chain_.version)
     return reply(event.op, chain_mismatch(event.chain_version));
-  ReadOperation read{event.chunk, event.from, event.relaxed, false, event.deadline_ns, 0};
+  ReadOperation read{event.chunk, event.from, event.relaxed, false, event.deadline_ns, 0, {}};
   if (Status status = may_answer(read); !status.ok()) return reply(event.op, std::move(status));
   // Without a neighbour to repair from, the disk may still hold the bytes that are asked for.
   if (damaged(event.chunk) && (event.from || healer(event.chunk)))
     return reply(event.op, error(kBusy, "the chunk is damaged here and waits for its repair"));
+  if (!event.from) read.mark = pace_.begin(now_ns_);
   auto [it, fresh] = reads_.emplace(event.op, read);
   FS3_CHECK(fresh);
   admit_read(event.op, it->second);
@@ -88,6 +89,7 @@ void Replica::Impl::on(const ReadDone& event) {
     }
     status = error(kBusy, "the chain changed while the bytes were read");
   }
+  if (status.ok() && !read.from) pace_.end(now_ns_, ResyncPace::kRead, read.mark);
   reads_.erase(it);
   if (!status.ok()) return reply(event.op, std::move(status));
   reply(event.op, event.version, 0, 0);

@@ -35,6 +35,7 @@ ReplicaStatistics Replica::statistics() const {
   out.resync_skipped = impl_->resync_skipped_;
   out.resync_bytes = impl_->resync_bytes_;
   out.resyncing = resyncing();
+  out.resync_window = impl_->pace_.window();
   for (const auto& [id, damage] : impl_->damaged_) out.damaged += damage.committed;
   out.damage_found = impl_->damage_found_;
   out.repaired = impl_->repaired_;
@@ -206,7 +207,7 @@ void Replica::Impl::set_local(LocalState state) {
 // and is driven under the new one.
 void Replica::Impl::leave_old_chain(Slot& slot) {
   slot.resync_op = 0;
-  slot.resync_length = 0;
+  chunk_arrived(slot);
   end_fetch(slot);
   std::deque<Queued> queue;
   std::swap(queue, slot.queue);
@@ -269,7 +270,7 @@ void Replica::Impl::fail_disk(const Status& status) {
     end_waiting_reads(slot, refusal);
     forget_update(slot);
     slot.resync_op = 0;
-    slot.resync_length = 0;
+    chunk_arrived(slot);
     slot.repair.reset();
   }
   if (waiting_start_) reply(waiting_start_->op, refusal);

@@ -127,7 +127,8 @@ struct SetLease {  // until_ns: 0.8 T after the acknowledged heartbeat was *sent
   int64_t until_ns = 0;
 };
 // The disk has less free space than its reserve (or again more): new writes are refused with ENOSPC
-// before anything is staged; removals, and whatever is already on its way, go on. The reserve must
+// before anything is staged; removals, truncates, and whatever is already on its way, go on: a file
+// that is cut on a full disk is how space comes back. The reserve must
 // cover all requests that the server admits, because a failed Stage ends the replica's service.
 struct SetSpace {
   bool full = false;
@@ -350,20 +351,18 @@ using Effect = std::variant<Stage, Commit, Discard, PutDedup, Forward, StartRead
                             AskPeerChunks, TellPeerDone, SetLocal>;
 
 constexpr size_t kMaxQueuedPerChunk = 64;
-// What is sent to a syncing successor at a time: so many chunks, and when these are large, chunks
-// of so many bytes together. Less while clients work on the chain: a flush of the successor's disk
-// takes as long as all that is on its way, and their updates wait for it.
-constexpr size_t kResyncWindow = 8;
-constexpr uint64_t kResyncWindowBytes = 8u << 20;
-constexpr uint64_t kResyncWindowBytesBusy = 1u << 20;
+// So many chunks are on their way to a syncing successor at a time; when these are large, so many
+// bytes as pace.h says.
+constexpr size_t kResyncWindow = 32;
 
 struct ReplicaStatistics {
   uint64_t chunks = 0, pending = 0, queued = 0, waiting_reads = 0, dedup_rows = 0;
   uint64_t resync_sent = 0, resync_skipped = 0, resync_bytes = 0;  // chunks; bytes of those sent
-  bool resyncing = false;                                          // brings its successor level
-  uint64_t damaged = 0;                                            // chunks that are damaged now
-  uint64_t damage_found = 0;                                       // since the start
-  uint64_t repaired = 0;  // from a neighbour, since the start
+  uint64_t resync_window = 0;  // bytes that may be on their way now
+  bool resyncing = false;      // brings its successor level
+  uint64_t damaged = 0;        // chunks that are damaged now
+  uint64_t damage_found = 0;   // since the start
+  uint64_t repaired = 0;       // from a neighbour, since the start
 };
 
 class Replica {

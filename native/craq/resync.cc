@@ -13,6 +13,7 @@ namespace fs3::craq {
 void Replica::Impl::start_resync() {
   resync_.emplace();
   resync_->peer = *chain_.successor;
+  pace_.begin_resync(now_ns_);
   ask_page();
 }
 
@@ -59,10 +60,13 @@ void Replica::Impl::on(const PeerChunks& event) {
     }
 }
 
-bool Replica::Impl::may_send() const {
-  bool busy = now_ns_ - worked_ns_ < kSecond;
-  uint64_t most = busy ? kResyncWindowBytesBusy : kResyncWindowBytes;
-  return resync_->bytes < most && (!resync_budget_ || *resync_budget_ > 0);
+bool Replica::Impl::may_send() {
+  return pace_.may_send(now_ns_) && (!resync_budget_ || *resync_budget_ > 0);
+}
+
+void Replica::Impl::chunk_arrived(Slot& slot) {
+  if (slot.resync_length > 0) pace_.arrived(now_ns_, slot.resync_length);
+  slot.resync_length = 0;
 }
 
 // Starts transfers until the window is full, then asks for the next page, then says done.
@@ -150,7 +154,7 @@ void Replica::Impl::begin_resync(const ChunkId& id, Slot& slot) {
     forward.length = record->length;
     forward.checksum = record->checksum;
     slot.resync_length = record->length;
-    resync_->bytes += record->length;
+    pace_.sent(now_ns_, record->length);
     resync_bytes_ += record->length;
     if (resync_budget_) *resync_budget_ -= record->length;
     forward.bytes = Forward::Bytes::kCommitted;
@@ -163,8 +167,7 @@ void Replica::Impl::begin_resync(const ChunkId& id, Slot& slot) {
 
 void Replica::Impl::resync_forwarded(const ChunkId& id, Slot& slot, const ForwardDone& event) {
   slot.resync_op = 0;
-  resync_->bytes -= slot.resync_length;
-  slot.resync_length = 0;
+  chunk_arrived(slot);
   bool ok = event.status.ok();
   if (Record* record = chunks_.find(id); record && ok) {
     ok = event.checksum == record->checksum;

@@ -32,7 +32,7 @@ bool keeps_bytes(UpdateKind kind) {
 void Replica::Impl::begin_update(const ChunkId& id, Slot& slot, Update update) {
   FS3_CHECK(!slot.busy());
   update.began_in = chain_.version;
-  if (!update.resync) worked_ns_ = now_ns_;
+  if (!update.resync) update.mark = pace_.begin(now_ns_);
   if (!anonymous(update.identity)) open_identities_[update.identity] = id;
   slot.update = std::move(update);
   drive(id, slot);
@@ -202,6 +202,8 @@ bool Replica::Impl::same_as_successor(const Update& update) const {
 void Replica::Impl::finish(const ChunkId& id, Slot& slot) {
   Update update = *slot.update;
   forget_update(slot);
+  if (!update.resync && update.began_in == chain_.version)
+    pace_.end(now_ns_, ResyncPace::kUpdate, update.mark);
   bool to_syncing = serving() && chain_.successor && chain_.successor->syncing;
   if (Record* record = chunks_.find(id); record && to_syncing) record->level_in = chain_.version;
   Status late = error(kLeaseExpired, "the lease ended; the outcome is for the next head to tell");

@@ -33,7 +33,7 @@ Rows expected_rows(const std::map<TargetId, Target>& targets) {
   for (const auto& [id, target] : targets) {
     rows[target_key(id)] = encode(TargetRecord{target.chain_id});
     for (const auto& [chunk_id, chunk] : target.chunks) add_rows(id, chunk_id, chunk, rows);
-    for (const auto& [client, row] : target.dedup) {
+    for (const DedupRow& row : target.dedup.in_order()) {
       rows[dedup_key(id, row.identity)] = encode(row);
     }
   }

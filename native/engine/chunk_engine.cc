@@ -151,11 +151,8 @@ InodeChunks ChunkEngine::chunks_of_inode(TargetId target, uint64_t inode) const 
 }
 
 std::vector<DedupRow> ChunkEngine::dedup_rows(TargetId target) const {
-  std::vector<DedupRow> rows;
   auto found = targets_.find(target);
-  if (found == targets_.end()) return rows;
-  for (const auto& [client, row] : found->second.dedup) rows.push_back(row);
-  return rows;
+  return found == targets_.end() ? std::vector<DedupRow>() : found->second.dedup.in_order();
 }
 
 Space ChunkEngine::space() const {

@@ -96,7 +96,7 @@ class ChunkEngine final : public Engine {
                       std::vector<MetaChange>& changes);
   void make_committed(const ChunkKey& key, const VersionRef& next);
   Status audit_rows(uint64_t used_bytes);
-  void add_dedup(TargetId target, const DedupRow& row, std::vector<MetaChange>& changes);
+  void add_dedup(TargetId target, DedupRow row, std::vector<MetaChange>& changes);
   void quarantine(const BlockRef& block);
 
   // A read of stored bytes, verified: [offset, offset + buffer.size()) of the version, aligned.

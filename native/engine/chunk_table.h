@@ -1,14 +1,13 @@
 // Chunks in memory: what get() and read() see, and what recovery rebuilds.
 #pragma once
 
-#include <array>
 #include <map>
 #include <memory>
 #include <optional>
-#include <utility>
 #include <vector>
 
 #include "engine/block_pool.h"
+#include "engine/dedup_rows.h"
 #include "engine/records.h"
 #include "engine/types.h"
 
@@ -32,10 +31,9 @@ struct Chunk {
 };
 
 struct Target {
-  using Client = std::pair<std::array<uint8_t, 16>, uint32_t>;
   uint32_t chain_id = 0;
   std::map<ChunkId, Chunk> chunks;
-  std::map<Client, DedupRow> dedup;
+  DedupRows dedup;
   size_t updates = 0;  // running or waiting
 };
 

@@ -30,15 +30,14 @@ void ChunkEngine::submit(const ChunkKey& key, CommitItem item, Function<void()> 
 
 // Only the highest sequence of a (client, channel) counts. Updates without identity make no row.
 // Memory changes now, so that rows are compared in the order in which they will be stored.
-void ChunkEngine::add_dedup(TargetId target, const DedupRow& row,
-                            std::vector<MetaChange>& changes) {
+void ChunkEngine::add_dedup(TargetId target, DedupRow row, std::vector<MetaChange>& changes) {
   if (row.identity == UpdateIdentity{}) return;
-  auto& rows = targets_.at(target).dedup;
-  Target::Client client{row.identity.client_id, row.identity.channel};
-  auto [place, fresh] = rows.try_emplace(client, row);
-  if (!fresh && place->second.identity.sequence > row.identity.sequence) return;
-  place->second = row;
+  std::vector<DedupRow> evicted;
+  if (!targets_.at(target).dedup.put(row, evicted)) return;
   changes.push_back({Kind::kPut, dedup_key(target, row.identity), encode(row)});
+  for (const DedupRow& old : evicted) {
+    changes.push_back({Kind::kDelete, dedup_key(target, old.identity), {}});
+  }
 }
 
 void ChunkEngine::commit(TargetId target, ChunkId chunk, uint64_t version, bool synced,
@@ -91,8 +90,8 @@ void ChunkEngine::commit_changes(const ChunkKey& key, const Chunk& chunk, const 
       changes.push_back({Kind::kDelete, row_key(slot_row(chunk.committed_slot)), {}});
     }
   }
-  DedupRow row{next.info.identity, key.chunk, next.info.version, next.info.length,
-               next.info.checksum};
+  DedupRow row{next.info.identity, key.chunk,          next.info.version,
+               next.info.length,   next.info.checksum, 0};
   add_dedup(key.target, row, changes);
 }
 
@@ -172,7 +171,7 @@ void ChunkEngine::put_dedup_rows(TargetId target, std::vector<DedupRow> rows, bo
   CommitItem item;
   auto& known = targets_.at(target).dedup;
   if (replace) {
-    for (const auto& [client, row] : known) {
+    for (const DedupRow& row : known.in_order()) {
       item.changes.push_back({Kind::kDelete, dedup_key(target, row.identity), {}});
     }
     known.clear();

@@ -52,6 +52,9 @@ struct StageRequest {
   Buffer data;              // kWrite, kReplace; 4 KiB aligned address
   uint32_t checksum = 0;    // CRC32C of data, compared before anything is written
   UpdateIdentity identity;  // stored with the pending version and, at commit, as the dedup row
+  // kTruncate: keeps the block it has, also where a smaller one would do, so that it needs no room
+  // on a full disk.
+  bool spares_blocks = false;
   bool commit =
       false;  // becomes the committed version in the same durable batch (the tail of a chain)
 };
@@ -86,6 +89,7 @@ class Engine {
                                        size_t limit) const = 0;
   // Committed chunks only.
   virtual InodeChunks chunks_of_inode(TargetId target, uint64_t inode) const = 0;
+  // Touched longest ago first; about kDedupRowsMax at most.
   virtual std::vector<DedupRow> dedup_rows(TargetId target) const = 0;
 
   // Writes a pending version, replacing another pending one. kChecksumMismatch: bytes that it keeps
@@ -107,6 +111,7 @@ class Engine {
   // Deletes chunk whatever its state (resync: the predecessor does not have it).
   virtual void drop(TargetId target, ChunkId chunk, Function<void(Status)> done) = 0;
   // `replace`: all other rows of the target go. Otherwise the higher sequence of a channel stays.
+  // `rows` come in the order in which they were touched.
   virtual void put_dedup_rows(TargetId target, std::vector<DedupRow> rows, bool replace,
                               Function<void(Status)> done) = 0;
 

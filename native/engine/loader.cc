@@ -40,7 +40,7 @@ Status Loader::add(std::string_view key, std::string_view value) {
       if (!target.ok()) return target.status();
       auto row = decode_dedup(parsed->identity, value);
       if (!row.ok()) return row.status();
-      (*target)->dedup[{row->identity.client_id, row->identity.channel}] = *row;
+      (*target)->dedup.load(*row);
       return Status();
     }
     case RowKind::kOpened: {

@@ -228,6 +228,7 @@ std::string encode(const DedupRow& record) {
   out.put<uint64_t>(record.version);
   out.put<uint32_t>(record.chunk_length);
   out.put<uint32_t>(record.checksum);
+  if (record.touched != 0) out.put<uint64_t>(record.touched);
   return out.close();
 }
 
@@ -243,7 +244,10 @@ Result<DedupRow> decode_dedup(UpdateIdentity identity, std::string_view bytes) {
   record.version = in.get<uint64_t>();
   record.chunk_length = in.get<uint32_t>();
   record.checksum = in.get<uint32_t>();
+  bool ordered = in.left() > 0;
+  if (ordered) record.touched = in.get<uint64_t>();
   status = in.close();
+  if (status.ok() && ordered && record.touched == 0) status = bad("touched: zero");
   if (status.ok() && record.chunk_length > kChunkBytesMax)
     status = bad("chunk_length: over 64 MiB");
   if (!status.ok()) return status;

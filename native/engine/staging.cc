@@ -130,7 +130,8 @@ void Staging::plan_truncate() {
   kept_end_ = stored();
   if (stored() == 0) return finish();
   uint8_t size_class = class_of(stored());
-  if (stored() == old_stored() || size_class == old_->block->address().size_class) {
+  if (stored() == old_stored() || size_class == old_->block->address().size_class ||
+      request_.spares_blocks) {
     return share_block();
   }
   allocate_new(size_class, true);

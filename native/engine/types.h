@@ -50,6 +50,7 @@ struct DedupRow {
   ChunkVersion version = 0;
   uint32_t chunk_length = 0;
   uint32_t checksum = 0;
+  uint64_t touched = 0;  // the engine's: which put it was; 0 = stored before rows had an order
 };
 
 struct Space {

@@ -81,6 +81,7 @@ ClusterFs::ClusterFs(std::shared_ptr<client::Client> client, ClusterFsOptions op
     : client_(std::move(client)), options_(options) {}
 
 void ClusterFs::handle(RequestPtr request) {
+  if (is_virtual(*request)) return handle_virtual(std::move(request));
   switch (request->opcode()) {
     case FUSE_LOOKUP:
       return lookup(std::move(request));

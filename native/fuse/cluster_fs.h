@@ -4,7 +4,8 @@
 //
 // One handler per operation, grouped by noun: ops_entry.cc (names), ops_attr.cc (attributes),
 // ops_file.cc (open, close, sync), ops_data.cc (read, write), ops_space.cc (holes, copies),
-// ops_dir.cc (listings), ops_xattr.cc (extended attributes, ACLs), ops_ioctl.cc (chattr).
+// ops_dir.cc (listings), ops_xattr.cc (extended attributes, ACLs), ops_ioctl.cc (chattr),
+// ops_virtual.cc (3fs-virt, which is in no cluster).
 //
 // Caching rules (README.md has the reasons):
 //  1. Names and attributes are believed by the kernel as long as the lease of the reply says, and
@@ -123,6 +124,14 @@ class ClusterFs : public Filesystem {
               std::byte* space, size_t size, size_t* position);
   bool pack_entry(Directory& directory, const DirectoryPage& page, const pb::DirEntry& entry,
                   bool plus, DirentPacker& packer);
+
+  // ---- ops_virtual.cc
+  static bool is_virtual(const Request& request);
+  void handle_virtual(RequestPtr request);
+  void remove_linked(RequestPtr request);
+  void remove_moved(RequestPtr request);
+  void remove_all(RequestPtr request, uint64_t parent, const std::string& name, bool directory,
+                  Function<void(RequestPtr)> then);
 
   // ---- cluster_fs.cc: what the operations share
   // One metadata call. `then` gets the reply's bytes; a failure answers the request with its errno.

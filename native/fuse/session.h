@@ -64,6 +64,8 @@ class Session {
   // unmount_path() of this mount. The kernel closes the connection when the last user is gone.
   Status unmount(bool lazy);
   bool over_uring() const { return over_uring_; }
+  // Without links.
+  const std::string& mountpoint() const { return options_.mount.mountpoint; }
   uint32_t kernel_minor() const { return kernel_minor_; }
   OperationStatistics& statistics() { return statistics_; }
 

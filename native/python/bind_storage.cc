@@ -109,6 +109,7 @@ nb::dict replica(const craq::ReplicaStatistics& s) {
   out["resync_skipped"] = s.resync_skipped;
   out["resync_bytes"] = s.resync_bytes;
   out["resyncing"] = s.resyncing;
+  out["resync_window"] = s.resync_window;
   out["damaged"] = s.damaged;
   out["damage_found"] = s.damage_found;
   out["repaired"] = s.repaired;

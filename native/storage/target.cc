@@ -5,6 +5,8 @@
 #include <variant>
 
 #include "base/check.h"
+#include "craq/dedup.h"
+#include "engine/dedup_rows.h"
 #include "storage/chunk_runs.h"
 
 namespace fs3::storage {
@@ -32,6 +34,9 @@ craq::LoadChunk load_of(const engine::ChunkState& state) {
 }
 
 }  // namespace
+
+// What the engine keeps is what the replica remembers.
+static_assert(engine::kDedupRowsMax == craq::kMaxDedupRows);
 
 Target::Target(World& world, TargetId id, ChainId chain)
     : world_(world), id_(id), chain_id_(chain), replica_(id) {}
@@ -216,6 +221,7 @@ void Target::execute(craq::Stage& effect) {
   request.checksum = effect.checksum;
   request.identity = effect.identity;
   request.commit = effect.commit;
+  request.spares_blocks = full_;  // what is free is promised to updates that were admitted
   if (effect.kind == UpdateKind::kWrite || effect.kind == UpdateKind::kReplace)
     request.data = bytes_of(effect);
   world_.engine.stage(std::move(request),
@@ -256,7 +262,7 @@ void Target::execute(craq::PutDedup& effect) {
   std::vector<engine::DedupRow> rows;
   rows.reserve(effect.rows.size());
   for (const auto& row : effect.rows)
-    rows.push_back({row.identity, row.chunk, row.version, row.chunk_length, row.checksum});
+    rows.push_back({row.identity, row.chunk, row.version, row.chunk_length, row.checksum, 0});
   world_.engine.put_dedup_rows(id_, std::move(rows), effect.replace,
                                [self = weak_from_this()](Status status) {
                                  if (auto target = self.lock()) target->note_engine(status, true);

@@ -54,6 +54,11 @@ void check_verifier(const std::shared_ptr<const Keyring>& keyring, const std::st
   bool covers = capability.inode == inode || (server && capability.inode == 0);
   bool rights = server || (capability.rights & wanted) == wanted;
   if (!covers || !rights) FS3_CHECK(!first.ok());
+  std::string stranger = client;
+  stranger[0] ^= 1;
+  FS3_CHECK(!verifier.check(token, wanted, inode, stranger, now_ms).ok());
+  cluster[0] ^= 1;
+  FS3_CHECK(!Verifier(keyring, cluster).check(token, wanted, inode, client, now_ms).ok());
   std::string other = token;
   other[in.byte() % token.size()] ^= static_cast<char>(in.byte() | 1);
   FS3_CHECK(!verifier.check(other, wanted, inode, client, now_ms).ok());

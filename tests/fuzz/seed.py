@@ -54,6 +54,21 @@ def frames() -> Seeds:
     return good | bad
 
 
+def frames_and_errors() -> Seeds:
+    """... and bodies of failed replies, with text that may and that may not be handed on."""
+    texts = {
+        "plain": b"storage-2/write",
+        "characters": "\u00e9 \u20ac \U0001d11e".encode(),
+        "control": b"a\0\n\x7fb",
+        "cut": b"\xc3 \xe2\x82 \xf0\x9d\x84",
+        "overlong": b"\xc0\x80 \xe0\x80\x80 \xed\xa0\x80 \xf0\x80\x80\x80 \xf4\x90\x80\x80 \xff",
+    }
+    return frames() | {
+        f"error-{name}": b"\x0a" + bytes([len(text)]) + text + b"\x12\0"
+        for name, text in texts.items()
+    }
+
+
 def connections() -> Seeds:
     """Two bytes before the stream: how it is cut, and what to do with it."""
     streams = frames()
@@ -78,7 +93,19 @@ def capabilities() -> Seeds:
     for number, row in enumerate(rows["tokens"]):
         valid = "golden" if row["key_id"] in current else "old-key"
         seeds[f"{valid}-token-{number}"] = b"\0" + keyring + bytes.fromhex(row["token"])
-    return seeds
+    return seeds | {
+        f"mint-{name}": b"\1" + struct.pack("<B4sQ16sQQ16s", rights, *CAPABILITY) + asked
+        for name, rights, asked in (
+            ("valid", 3, b"\1\0\0"),
+            ("other-rights", 1, b"\2\0\0"),
+            ("other-inode", 3, b"\1\1" + bytes(8) + b"\0"),
+            ("expired", 3, b"\1\0\1" + b"\xff" * 7 + b"\0"),
+        )
+    }
+
+
+# cluster, inode, client, issued, expiry, session
+CAPABILITY = (b"abcd", 7, bytes(range(16)), 1_750_000_000_000, 1_750_000_600_000, bytes(16))
 
 
 def identity(sequence: int = 3) -> common_pb2.UpdateIdentity:
@@ -137,13 +164,34 @@ def storage_messages() -> Seeds:
         ("read-raw", 9, s.ReadRawRequest(target_id=301, chunk=chunk, offset=0, length=4096)),
         ("update-reply", 10, s.UpdateReply(version=6, chunk_length=4096, checksum=9)),
         ("sync-start-reply", 11, s.SyncStartReply(chunks=[info, info], end=True)),
+        (
+            "fetch",
+            12,
+            s.FetchRequest(
+                **to, from_target=201, chunk=chunk, offset=8192, length=4096, settled=True
+            ),
+        ),
+        (
+            "fetch-reply",
+            13,
+            s.FetchReply(
+                length=4096, chunk_length=65536, version=6, update_chain_version=4, checksum=9
+            ),
+        ),
     ]
     seeds = {}
     for name, which, message in messages:
         payload = {"forward": 8192, "forward-piece": 4500}.get(name)
         lead = bytes([which]) + (struct.pack("<I", payload) if payload is not None else b"")
         seeds[f"golden-{name}"] = lead + message.SerializeToString()
-    return seeds
+    beyond = s.ReadRequest(**to, chunk=chunk, offset=(64 << 20) - 100, length=4096)
+    rows = s.SyncStartRequest(**to, from_target=201, limit=100, dedup=[s.DedupRow()] * 16385)
+    page = s.SyncStartReply(chunks=[s.ChunkInfo()] * 4097)
+    return seeds | {
+        "read-beyond-the-chunk": b"\0" + beyond.SerializeToString(),
+        "sync-start-too-many-rows": b"\5" + rows.SerializeToString(),
+        "sync-start-reply-too-many-chunks": b"\13" + page.SerializeToString(),
+    }
 
 
 # ---- the disk (native/engine/FORMAT.md)
@@ -179,6 +227,8 @@ def records() -> Seeds:
         "golden-target": b"\2" + sealed(struct.pack("<BI", 1, 5)),
         "golden-opened": b"\3" + sealed(struct.pack("<BQ", 1, 12)),
         "golden-dedup": b"\4" + sealed(dedup_record()),
+        "golden-dedup-touched": b"\4" + sealed(dedup_record() + struct.pack("<Q", 7)),
+        "dedup-touched-zero": b"\4" + sealed(dedup_record() + bytes(8)),
         "key-chunk": b"\5" + chunk_key(301, 7, 3, 1),
         "key-dedup": b"\5" + dedup_key(301),
         "key-bad": b"\5b" + struct.pack(">BI", 4, 9),
@@ -351,7 +401,7 @@ def replicas() -> Seeds:
 
 
 TARGETS = {
-    "frame": frames,
+    "frame": frames_and_errors,
     "connection": connections,
     "capability": capabilities,
     "storage_messages": storage_messages,

@@ -145,6 +145,33 @@ bool take_small(uint8_t which, std::string_view body) {
   }
 }
 
+bool take_fetch(std::string_view body) {
+  auto command = decode_fetch(body);
+  if (refused(command)) return false;
+  const auto& event = command->event;
+  FS3_CHECK(event.chunk.inode != 0 && event.from != 0);
+  FS3_CHECK(command->offset <= kMaxChunkSize);
+  FS3_CHECK(command->length > 0 && command->length <= kMaxPayload);
+  craq::Fetch fetch;
+  fetch.from.target = command->to.target;
+  fetch.chunk = event.chunk;
+  fetch.chain_version = event.chain_version;
+  fetch.settled = !event.relaxed;
+  auto again = decode_fetch(
+      encode_fetch(fetch, command->to.chain, event.from, command->offset, command->length));
+  FS3_CHECK(again.ok() && again->to.target == command->to.target);
+  FS3_CHECK(again->event.chunk == event.chunk && again->event.from == event.from);
+  FS3_CHECK(again->event.relaxed == event.relaxed && again->offset == command->offset);
+  return true;
+}
+
+bool take_fetch_reply(std::string_view body) {
+  auto whole = decode_fetch_reply(body);
+  if (refused(whole)) return false;
+  FS3_CHECK(whole->length <= kMaxChunkSize);
+  return true;
+}
+
 bool take_reply(bool page, std::string_view body) {
   if (!page) return !refused(decode_update_reply(body));
   craq::PeerChunks chunks;
@@ -160,7 +187,7 @@ const size_t kSealedFrom = kNotSealed;
 
 bool accepts(std::string_view input) {
   Input in(input);
-  uint8_t which = in.byte() % 12;
+  uint8_t which = in.byte() % 14;
   uint32_t payload = which == 4 ? in.take<uint32_t>() : 0;
   std::string_view body = in.rest();
   switch (which) {
@@ -181,6 +208,10 @@ bool accepts(std::string_view input) {
     case 8:
     case 9:
       return take_small(which - 6, body);
+    case 12:
+      return take_fetch(body);
+    case 13:
+      return take_fetch_reply(body);
     default:
       return take_reply(which == 11, body);
   }

@@ -287,7 +287,7 @@ TEST(CraqUpdate, TruncateForwardsWithoutBytes) {
   EXPECT_EQ(w.only<Forward>().length, 100u);
 }
 
-TEST(CraqUpdate, FullDiskRefusesWritesButRemoves) {
+TEST(CraqUpdate, FullDiskRefusesWritesButRemovesAndTruncates) {
   Single w;
   w.put(1, 10);
   w.step(SetSpace{true});
@@ -298,11 +298,22 @@ TEST(CraqUpdate, FullDiskRefusesWritesButRemoves) {
   remove.kind = UpdateKind::kRemove;
   w.step(remove);
   EXPECT_EQ(w.count<Stage>(), 1u);
+  Single cut;
+  cut.put(1, 10);
+  cut.step(SetSpace{true});
+  auto truncate = cut.write(2);
+  truncate.kind = UpdateKind::kTruncate;
+  cut.step(truncate);
+  EXPECT_EQ(cut.count<Stage>(), 1u);
   Tail t;
   t.step(SetSpace{true});
   auto f = t.forwarded(1, 1);
   t.step(f);
   EXPECT_EQ(t.reply_code(f.op), static_cast<uint32_t>(ENOSPC));
+  auto shorter = t.forwarded(1, 1);
+  shorter.kind = UpdateKind::kTruncate;
+  t.step(shorter);
+  EXPECT_EQ(t.count<Stage>(), 1u);
 }
 
 TEST(CraqUpdate, FullSuccessorIsToldAndAskedAgain) {

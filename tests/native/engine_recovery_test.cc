@@ -481,10 +481,14 @@ TEST(Records, TheWorkedExample) {
   EXPECT_EQ(hex(engine::encode(engine::HeadRecord{0, engine::kNoSlot})), "0100ff55625868");
   EXPECT_EQ(hex(engine::chunk_key(11, {5, 0}, engine::ChunkRow::kSlot0)),
             "63000000000000000b0000000000000005000000000000000001");
-  DedupRow row{record.info.identity, {5, 0}, 1, 5, record.info.checksum};
+  DedupRow row{record.info.identity, {5, 0}, 1, 5, record.info.checksum, 0};
   EXPECT_EQ(hex(engine::encode(row)),
             "010100000000000000050000000000000000000000000000000100000000000000050000004cbb719a"
             "50aa29b0");
+  row.touched = 1;
+  EXPECT_EQ(hex(engine::encode(row)),
+            "010100000000000000050000000000000000000000000000000100000000000000050000004cbb719a"
+            "0100000000000000f24096fd");
   EXPECT_EQ(hex(engine::dedup_key(11, row.identity)),
             "64000000000000000b0100000000000000000000000000000000000007");
   EXPECT_EQ(hex(engine::encode(engine::TargetRecord{5})), "0105000000d28204db");

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "engine/checksum.h"
+#include "engine/dedup_rows.h"
 #include "engine_harness.h"
 
 namespace fs3::test {
@@ -360,6 +361,49 @@ TEST_P(EngineTest, DedupKeepsTheHighestSequence) {
   EXPECT_EQ(rows()[0].identity.sequence, 3u);
 }
 
+// Rows of clients that are gone do not stay for ever: those touched longest ago go, on the disk as
+// well, and the order survives a restart.
+TEST_P(EngineTest, DedupRowsAreBounded) {
+  constexpr size_t kMore = 100, kAll = engine::kDedupRowsMax + kMore;
+  auto put = [&](size_t begin, size_t end, uint64_t sequence) {
+    std::vector<DedupRow> list(end - begin);
+    for (size_t i = begin; i < end; ++i) {
+      DedupRow& row = list[i - begin];
+      row.identity.client_id[0] = static_cast<uint8_t>(200 - i / 64 % 200);  // not in key order
+      row.identity.client_id[1] = static_cast<uint8_t>(i / 12800);
+      row.identity.channel = static_cast<uint32_t>(i % 64);
+      row.identity.sequence = sequence;
+      row.version = i + 1;
+    }
+    ASSERT_OK(world_.harness().wait<Status>([&](auto done) {
+      world_.engine().put_dedup_rows(kTarget, std::move(list), false, std::move(done));
+    }));
+  };
+  auto versions = [&] {
+    std::vector<uint64_t> found;
+    for (auto& row : world_.harness().on([&] { return world_.engine().dedup_rows(kTarget); }))
+      found.push_back(row.version);
+    return found;
+  };
+  put(0, engine::kDedupRowsMax, 1);
+  EXPECT_EQ(versions().size(), engine::kDedupRowsMax);
+  put(0, 10, 2);  // touched again: not the oldest any more
+  put(engine::kDedupRowsMax, kAll, 1);
+  std::vector<uint64_t> expected;
+  for (size_t i = 10 + kMore; i < engine::kDedupRowsMax; ++i) expected.push_back(i + 1);
+  for (size_t i = 0; i < 10; ++i) expected.push_back(i + 1);
+  for (size_t i = engine::kDedupRowsMax; i < kAll; ++i) expected.push_back(i + 1);
+  EXPECT_EQ(versions(), expected);
+  EXPECT_OK(world_.audit());
+  world_.close();
+  ASSERT_OK(world_.open());
+  EXPECT_EQ(versions(), expected);
+  EXPECT_OK(world_.audit());
+  put(3, 4, 3);
+  EXPECT_EQ(versions().back(), 4u);
+  EXPECT_EQ(versions().size(), engine::kDedupRowsMax);
+}
+
 TEST_P(EngineTest, ManyAtOnceShareSyncs) {
   constexpr int kCount = 200;
   auto& engine = world_.engine();
@@ -611,6 +655,20 @@ TEST_F(FullDisk, EnospcToTheWriterAndNothingElseBreaks) {
   for (uint64_t i = 0; i < 5; ++i) {
     ASSERT_OK(world_.write({3, i}, 0, pattern(4 * kMiB, static_cast<uint32_t>(i))).status());
   }
+}
+
+TEST_F(FullDisk, ATruncateThatSparesBlocksTakesNone) {
+  ASSERT_OK(world_.write({1, 0}, 0, pattern(kMiB, 3)).status());
+  uint64_t used_bytes = world_.space().used_bytes;
+  auto request = world_.request(UpdateKind::kTruncate, {1, 0}, 2, 0, "");
+  request.length = 5000;
+  request.spares_blocks = true;
+  request.commit = true;
+  ASSERT_OK(world_.stage(std::move(request)).status());
+  EXPECT_TRUE(world_.content({1, 0}) == pattern(kMiB, 3).substr(0, 5000));
+  EXPECT_EQ(world_.space().used_bytes, used_bytes);  // the block of 1 MiB
+  ASSERT_OK(world_.truncate({1, 0}, 4000).status());
+  EXPECT_LT(world_.space().used_bytes, used_bytes);  // one of 4 KiB
 }
 
 TEST_F(FullDisk, UnsyncedCommitsGiveTheirBlocksBackWhenNeeded) {

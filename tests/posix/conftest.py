@@ -1,6 +1,8 @@
-"""Mounts of the memory file system through our own FUSE session, in both transports."""
+"""Mounts of the memory file system through our own FUSE session, in both transports; two mounts of
+a real cluster; and --deep, for what takes longer than a change can wait."""
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import subprocess
@@ -9,6 +11,46 @@ from collections.abc import Iterator
 import pytest
 
 from fs3 import _native
+from tests.cluster.conftest import LocalFs3
+from tests.cluster.mounts import mounted
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--deep", action="store_true", help="everything, at full length")
+
+
+@pytest.fixture(scope="session")
+def deep(request: pytest.FixtureRequest) -> bool:
+    return bool(request.config.getoption("--deep"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Mounts:
+    """A cluster and two mounts of it, each a process of its own."""
+
+    cluster: LocalFs3
+    first: pathlib.Path
+    second: pathlib.Path
+
+
+@pytest.fixture(scope="session")
+def mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounts]:
+    """Shared by the tests that leave nothing behind; `fs3 check` at the end."""
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("/dev/fuse cannot be opened here")
+    base = tmp_path_factory.mktemp("posix")
+    for parent in [base, *base.parents]:  # other users must get there
+        if os.stat(parent).st_uid == os.geteuid():
+            os.chmod(parent, os.stat(parent).st_mode | 0o111)
+    cluster = LocalFs3(base)
+    cluster.up()
+    try:
+        cluster.wait_healthy()
+        with mounted(cluster, base / "second", "native") as second:
+            yield Mounts(cluster, cluster.mount, second.place)
+    finally:
+        cluster.checked_down()
+
 
 URING = pathlib.Path("/sys/module/fuse/parameters/enable_uring")
 

@@ -86,6 +86,9 @@ class Bugs:
     def routing(self, node: StorageNode, routing: ClusterState) -> None:
         node.apply_routing(routing)
 
+    def registered(self, node: StorageNode, routing: ClusterState) -> None:
+        node.apply_routing(routing)
+
     def report(self, node: StorageNode, report: TargetReport) -> TargetReport:
         return report
 

@@ -6,10 +6,11 @@ within 2,000.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from fs3.errors import OutcomeUnknown, RetryLater
+from fs3.errors import OutcomeUnknown, RetryElsewhere, RetryLater
 from fs3.kv.election import Election
 from fs3.mgmtd import cluster, transitions
 from fs3.mgmtd.cluster import Event
@@ -79,7 +80,11 @@ class LeaseBeforeRouting(Bugs):
     """The lease begins before the routing was applied under which it was given."""
 
     name = "lease-before-routing"
+    aim = aimed_at_readers("unseen")
     lease_before_routing = True
+
+    def registered(self, node: StorageNode, routing: ClusterState) -> None:
+        node.after(500 * MS, lambda: node.apply_routing(routing))
 
 
 class LeaseFromReply(Bugs):
@@ -244,8 +249,8 @@ class ManagerInAHurry(Bugs):
         core.tick = hurried  # type: ignore[method-assign]
 
 
-def _resumed_as_it_was(state: ClusterState, now_ns: int, lease_ns: int) -> ClusterState:
-    resumed = cluster_resumed(state, now_ns, lease_ns)
+def _resumed_as_it_was(state: ClusterState, now_ns: int, lease_ns: int, epoch: int) -> ClusterState:
+    resumed = cluster_resumed(state, now_ns, lease_ns, epoch)
     nodes = {
         number: replace(node, last_seen_ns=now_ns - lease_ns)
         for number, node in resumed.nodes.items()
@@ -292,11 +297,15 @@ class PublishedBeforeWritten(Bugs):
     def manager(self, core: Core) -> None:
         persist = core._persist
 
+        def persist_newest(what: Any) -> None:
+            with suppress(RetryElsewhere):  # its term is over, as it knows then
+                persist(core.newest(), what)
+
         def late(state: ClusterState, what: Any) -> None:
             if state.version <= 1:
                 persist(state, what)
             else:
-                core.process.after(300 * MS, lambda: persist(core.newest(), what))
+                core.process.after(300 * MS, lambda: persist_newest(what))
 
         core._persist = late  # type: ignore[method-assign]
 
@@ -305,7 +314,7 @@ class UnknownIsFailure(Bugs):
     """A commit whose outcome is not known counts as one that did not happen."""
 
     name = "unknown-commit-taken-as-failure"
-    aim = aimed("restart_manager,kill,unseen", unknown="0.5", chunks="1", clients="5")
+    aim = aimed_at_readers("restart_manager,unseen", unknown="0.5", managers="2")
 
     def manager(self, core: Core) -> None:
         write = core._kv
@@ -403,7 +412,28 @@ class HeartbeatOfAnybody(Bugs):
         if isinstance(event, cluster.Heartbeat):
             node = core.newest().nodes.get(event.node)
             if node is not None and node.alive:
-                return replace(event, incarnation=node.incarnation, sequence=node.sequence + 1)
+                return replace(
+                    event,
+                    incarnation=node.incarnation,
+                    epoch=core.epoch,
+                    sequence=node.sequence + 1,
+                )
+        return event
+
+
+class RegistrationsWithoutOrder(Bugs):
+    """A registration counts whenever it comes, also when its process is dead and another runs."""
+
+    name = "registrations-without-order"
+    aim = aimed("storm,kill", late="0.1", late_ns="8e9", nodes="3", replicas="3", chains="1")
+
+    def event(self, core: Core, event: Event) -> Event:
+        if isinstance(event, cluster.NodeRegistered):
+            state = core.newest()
+            node = state.nodes.get(event.identity.id)
+            number = node.number + 1 if node is not None else 1
+            core._state = replace(state, drawn=max(state.drawn, number))
+            return replace(event, epoch=core.epoch, number=number)
         return event
 
 
@@ -470,6 +500,7 @@ PLANTED: dict[str, type[Bugs]] = {
         LastServerReplaced,
         ExitOfAnybody,
         HeartbeatOfAnybody,
+        RegistrationsWithoutOrder,
         ReportOfAnyChain,
         NewIdentityPerAttempt,
     )

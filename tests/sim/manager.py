@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from fs3._proto import common_pb2
-from fs3.errors import RetryElsewhere, Status
+from fs3.errors import RetryElsewhere, RetryLater, Status
 from fs3.kv.election import MANAGER_KEY, Election
 from fs3.mgmtd import cluster, manager
 from fs3.mgmtd.cluster import Effect, Event, Moved, Refused
@@ -109,15 +109,25 @@ class Manager(Endpoint):
             beat = cluster.Heartbeat(
                 request.node,
                 request.incarnation,
+                request.epoch,
                 request.sequence,
                 request.reports,
                 now_ns,
                 request.silent,
             )
             self._answer(beat, reply, lambda state: (state.lease_ns, state.version))
+        elif isinstance(request, messages.DrawNumber):
+            drawn = cluster.NumberDrawn()
+            self._answer(drawn, reply, lambda state: (state.epoch, state.drawn))
         elif isinstance(request, messages.Register):
             registered = cluster.NodeRegistered(
-                request.identity, request.incarnation, request.reports, now_ns
+                request.identity,
+                request.incarnation,
+                request.epoch,
+                request.number,
+                request.sequence,
+                request.reports,
+                now_ns,
             )
             self._answer(registered, reply, lambda state: (state.lease_ns, state))
         elif isinstance(request, messages.Exit):
@@ -150,7 +160,7 @@ class Manager(Endpoint):
             return  # it died inside
         for effect in effects:
             if isinstance(effect, Refused):
-                reply(Status.NOT_SERVING, effect.refusal)
+                reply(Status.NOT_SERVING, (effect.refusal, state.epoch))
                 return
         reply(0, payload(state))
 
@@ -184,6 +194,11 @@ class Manager(Endpoint):
             return
         try:
             self._inside(self.core.tick)
+        except RetryLater as error:
+            if self.world.plan.managers == 1:  # a store of its own is there, or it is broken
+                self._give_up(error)
+                return
+            self.loop.note(self.name, "goes on:", error)
         except OSError as error:
             self._give_up(error)
         except Died:

@@ -8,6 +8,7 @@ from tests.sim.disk import ChunkKey, Identity, Position, Row
 
 __all__ = [
     "Ask",
+    "DrawNumber",
     "Exit",
     "Fetch",
     "Forwarded",
@@ -89,9 +90,17 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
+class DrawNumber:
+    """Of a registration."""
+
+
+@dataclass(frozen=True, slots=True)
 class Register:
     identity: NodeIdentity
     incarnation: bytes
+    epoch: int
+    number: int
+    sequence: int
     reports: tuple[TargetReport, ...]
 
 
@@ -99,6 +108,7 @@ class Register:
 class Heartbeat:
     node: NodeId
     incarnation: bytes
+    epoch: int
     sequence: int
     reports: tuple[TargetReport, ...]
     silent: dict[NodeId, int]

@@ -191,6 +191,7 @@ class MetaWorld(World):
             return "the metadata service has jobs that wait for storage"
         for name, prefix in (
             ("gc queue", keys.GARBAGE),
+            ("trees in removal", keys.TREE),
             ("tombstones", keys.TOMBSTONE),
             ("sessions", keys.SESSION),
             ("truncates", keys.INTENT),

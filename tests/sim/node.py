@@ -1,7 +1,8 @@
 """A storage server process: its targets, and its membership in the cluster.
 
-Membership is the twin of fs3/runtime/membership: register, heartbeat, and a lease that begins only
-once the routing was applied under which it was given.
+Membership is the twin of fs3/runtime/membership: draw a number, register with it, heartbeat, and a
+lease that begins only once the routing was applied under which it was given. Routing is taken from
+the first registration on.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ class StorageNode(Endpoint):
         self.wall_jump_ns = 0  # somebody set the clock of the machine
         self.strange: TargetReport | None = None  # a disk of another server was put in
         self._routing: ClusterState | None = None
-        self._sequence = 0
+        self._sequence = 0  # of the last registration or heartbeat
+        self._epoch = 0  # the newest term heard of
+        self._watching = False  # registered once in this life
         self._registered = False
         self._asking = False
         self._manager = 0  # which of the managers is asked
@@ -78,6 +81,8 @@ class StorageNode(Endpoint):
         self.loop.note("start", self.name)
         self._routing = None
         self._sequence = 0
+        self._epoch = 0
+        self._watching = False
         self._registered = False
         self._asking = False
         self._offered = None
@@ -113,7 +118,8 @@ class StorageNode(Endpoint):
 
     def handle(self, request: object, reply: Reply) -> None:
         if isinstance(request, messages.PushRouting):
-            self.world.bugs.routing(self, request.routing)
+            if self._watching:  # else it was pushed to the former life
+                self.world.bugs.routing(self, request.routing)
             return
         target = self.targets.get(request.target)  # type: ignore[attr-defined]
         if target is None:
@@ -204,7 +210,12 @@ class StorageNode(Endpoint):
             return
         self._sequence += 1
         beat = messages.Heartbeat(
-            NodeId(self.id), self.incarnation, self._sequence, self._reports(), self._silent()
+            NodeId(self.id),
+            self.incarnation,
+            self._epoch,
+            self._sequence,
+            self._reports(),
+            self._silent(),
         )
         sent_ns = self.clock_ns()
 
@@ -212,14 +223,22 @@ class StorageNode(Endpoint):
             if code == 0:
                 lease_ns, version = payload  # type: ignore[misc]
                 self._offer(sent_ns, lease_ns, version)
-            elif payload in (Refusal.UNKNOWN_NODE, Refusal.DECLARED_DEAD):
-                self._registered = False
-            elif payload in (Refusal.SUPERSEDED, Refusal.FOREIGN_TARGET):
-                self.world.superseded(self)
             else:
-                self._manager += 1
+                self._refused(payload)
 
         self._call_manager(beat, done)
+
+    def _refused(self, payload: object) -> None:
+        refusal, epoch = payload if isinstance(payload, tuple) else (None, 0)
+        if refusal in (Refusal.UNKNOWN_NODE, Refusal.DECLARED_DEAD):
+            self._registered = False
+        elif refusal is Refusal.OTHER_TERM:
+            self._epoch = epoch
+            self.nudge()
+        elif refusal in (Refusal.SUPERSEDED, Refusal.FOREIGN_TARGET):
+            self.world.superseded(self)
+        elif refusal not in (Refusal.OUT_OF_DATE, Refusal.OUT_OF_ORDER):
+            self._manager += 1
 
     def _call_manager(self, request: object, done: Reply) -> None:
         managers = self.world.managers
@@ -230,30 +249,43 @@ class StorageNode(Endpoint):
         if self._asking:
             return
         self._asking = True
+
+        def drawn(code: int, payload: object) -> None:
+            if code == 0:
+                epoch, number = payload  # type: ignore[misc]
+                self._register_as(epoch, number)
+            else:
+                self._asking = False
+                self._refused(payload)
+
+        self._call_manager(messages.DrawNumber(), drawn)
+
+    def _register_as(self, epoch: int, number: int) -> None:
+        self._sequence += 1
         identity = NodeIdentity(NodeId(self.id), "storage", self.name)
-        request = messages.Register(identity, self.incarnation, self._reports())
+        request = messages.Register(
+            identity, self.incarnation, epoch, number, self._sequence, self._reports()
+        )
         sent_ns = self.clock_ns()
 
         def done(code: int, payload: object) -> None:
             self._asking = False
             if code == 0:
                 lease_ns, routing = payload  # type: ignore[misc]
-                self._registered = True
-                self.apply_routing(routing)
+                self._epoch = epoch
+                self._registered = self._watching = True
+                self.world.bugs.registered(self, routing)
                 self._offer(sent_ns, lease_ns, routing.version)
-            elif payload in (Refusal.SUPERSEDED, Refusal.FOREIGN_TARGET):
-                self.world.superseded(self)
             else:
-                self._manager += 1
+                self._refused(payload)
 
         self._call_manager(request, done)
 
     def _offer(self, sent_ns: int, lease_ns: int, version: int) -> None:
         sent_ns = self.world.bugs.lease_from_ns(sent_ns, self.clock_ns())
         until_ns = sent_ns + int(lease_ns * LEASE_SERVER_SHARE * self.world.bugs.lease_stretch)
-        if self.world.bugs.lease_before_routing:
-            version = 0
-        self._offered = version, until_ns
+        first = 0 if self.world.bugs.lease_before_routing else version
+        self._offered = first, until_ns
         self._grant()
         if self._routing is None or self._routing.version < version:
             self._fetch_routing()

@@ -42,7 +42,7 @@ class Publications:
             content = tuple((t.id, int(t.public)) for t in chain.targets)
             if chain.version > self._highest.get(chain.id, 0):
                 self._highest[chain.id] = chain.version
-                self._check_silent(chain, state)
+                self._check_silent(chain)
             known = self._content.setdefault((chain.id, chain.version), content)
             if known != content:
                 raise Violation(
@@ -73,21 +73,14 @@ class Publications:
         elif move.after is Public.SERVING and not state.chains[move.chain].forming:
             self._check_holds(move.chain, move.target, "becomes serving")
 
-    def _check_silent(self, chain: ChainRecord, state: ClusterState) -> None:
+    def _check_silent(self, chain: ChainRecord) -> None:
         """I3, before any client notices: no lease outlives the place in the chain. A server that
         closed the target itself answers nothing, whatever its lease says.
-
-        Open (README.md): registrations have no order. One that comes late takes the place of the
-        process that runs now, or tells what that one held when it began. Neither is looked at here.
         """
         for member in chain.targets:
             target = self._world.target(member.id)
             in_chain = member.public in (Public.SERVING, Public.SYNCING)
             if in_chain or target is None or target.replica.local != LOCAL_UPTODATE:
-                continue
-            known = state.nodes[member.node]
-            begins_again = known.alive and member.id not in known.reports
-            if target.node.incarnation != known.incarnation or begins_again:
                 continue
             left_ns = target.lease_until_ns - target.node.clock_ns()
             if left_ns > 0 and target.replica.state == int(Public.SERVING):

@@ -10,6 +10,7 @@ from fs3.mgmtd.cluster import (
     Moved,
     NodeExited,
     NodeRegistered,
+    NumberDrawn,
     Refusal,
     Refused,
     RoutingChanged,
@@ -66,9 +67,23 @@ class Cluster:
 
     def register(self, node: int, local: int | None = None, used_bytes: int = 0) -> list[Effect]:
         """The present process of the node registers (again)."""
-        identity = NodeIdentity(NodeId(node), "storage", f"storage-{node}")
         reports = tuple(self.reports(node, local, used_bytes=used_bytes))
-        return self.submit(NodeRegistered(identity, self.incarnations[node], reports, self.now_ns))
+        return self.submit(self.registration(node, reports))
+
+    def registration(
+        self, node: int, reports: tuple[TargetReport, ...], incarnation: bytes = b""
+    ) -> NodeRegistered:
+        """What the process of the node is about to send, with a number that it drew for it."""
+        self.submit(NumberDrawn())
+        return NodeRegistered(
+            NodeIdentity(NodeId(node), "storage", f"storage-{node}"),
+            incarnation or self.incarnations[node],
+            self.state.epoch,
+            self.state.drawn,
+            self._next(node),
+            reports,
+            self.now_ns,
+        )
 
     def beat(
         self,
@@ -82,18 +97,30 @@ class Cluster:
         """Heartbeats. `local` None: what a healthy server says; `stale`: versions behind;
         `silent`: peer -> silent for, seconds."""
         for node in nodes:
-            self._sequences[node] = self._sequences.get(node, 0) + 1
             reports = self.reports(node, local, used_bytes=used_bytes, stale=stale)
-            self.submit(
-                Heartbeat(
-                    NodeId(node),
-                    self.incarnations[node],
-                    self._sequences[node],
-                    () if missing else tuple(reports),
-                    self.now_ns,
-                    {NodeId(peer): int(s * SECOND) for peer, s in (silent or {}).items()},
-                )
-            )
+            silences = {NodeId(peer): int(s * SECOND) for peer, s in (silent or {}).items()}
+            self.submit(self.heartbeat(node, () if missing else tuple(reports), silences))
+
+    def heartbeat(
+        self,
+        node: int,
+        reports: tuple[TargetReport, ...],
+        silent: dict[NodeId, int] | None = None,
+    ) -> Heartbeat:
+        """What the present process of the node is about to send."""
+        return Heartbeat(
+            NodeId(node),
+            self.incarnations[node],
+            self.state.epoch,
+            self._next(node),
+            reports,
+            self.now_ns,
+            silent or {},
+        )
+
+    def _next(self, node: int) -> int:
+        self._sequences[node] = self._sequences.get(node, 0) + 1
+        return self._sequences[node]
 
     def reports(
         self, node: int, local: int | None, used_bytes: int = 0, stale: int = 0

@@ -167,6 +167,19 @@ class ModelFs:
         self._drop(node)
         return node
 
+    def remove_tree(self, parent: Node, name: bytes) -> Node:
+        node = self._find(parent, name)
+        self._directory(node)
+        self._empty(node)
+        return self.rmdir(parent, name)
+
+    def _empty(self, directory: Node) -> None:
+        for child in directory.children.values():
+            if child.kind == "dir":
+                self._empty(child)
+            self._drop(child)
+        directory.children.clear()
+
     def write(self, node: Node, end: int) -> None:
         """A whole open, write up to `end`, close."""
         if node.kind == "dir":

@@ -1,12 +1,14 @@
 """Events of the cluster state machine, one story per test."""
 
+from dataclasses import replace
+
 import pytest
 
 from fs3.mgmtd.cluster import (
     Heartbeat,
     Moved,
     NodeExited,
-    NodeRegistered,
+    NumberDrawn,
     Persist,
     Refusal,
     RoutingChanged,
@@ -15,7 +17,6 @@ from fs3.mgmtd.cluster import (
     apply,
     resumed,
 )
-from fs3.mgmtd.state import NodeIdentity
 from fs3.mgmtd.transitions import TABLE, Public
 from fs3.types import NodeId
 from tests.unit.cluster_driver import (
@@ -52,9 +53,8 @@ def test_a_new_chain_does_not_form_over_a_disk_that_holds_data() -> None:
 def test_a_new_chain_forms_by_heartbeat_when_targets_are_made_after_registration() -> None:
     cluster = Cluster()
     for node in (1, 2, 3):
-        identity = NodeIdentity(NodeId(node), "storage", f"storage-{node}")
-        cluster.submit(NodeRegistered(identity, bytes([node]) * 16, (), 0))
         cluster.incarnations[node] = bytes([node]) * 16
+        cluster.submit(cluster.registration(node, ()))
     assert cluster.publics() == "OOO"
     cluster.beat(1, 2, 3)
     assert cluster.publics() == "SSS"
@@ -255,7 +255,7 @@ def test_an_old_process_cannot_come_back() -> None:
     cluster = serving()
     old = cluster.incarnations[2]
     cluster.start(2)
-    cluster.submit(Heartbeat(NodeId(2), old, 99, (), cluster.now_ns))
+    cluster.submit(Heartbeat(NodeId(2), old, 0, 99, (), cluster.now_ns))
     assert cluster.refusal() is Refusal.SUPERSEDED
     current, cluster.incarnations[2] = cluster.incarnations[2], old
     cluster.register(2)
@@ -301,17 +301,119 @@ def test_one_declared_dead_gets_no_lease_by_heartbeat_and_must_register() -> Non
 
 def test_a_repeated_heartbeat_is_refused() -> None:
     cluster = serving()
-    event = Heartbeat(NodeId(1), cluster.incarnations[1], 1, (), cluster.now_ns)
+    event = cluster.heartbeat(1, tuple(cluster.reports(1, None)))
+    cluster.submit(event)
     cluster.submit(event)
     assert cluster.refusal() is Refusal.OUT_OF_ORDER
     assert cluster.publics() == "SSS"
 
 
+# ---- order: what arrives late
+
+
+def test_a_registration_of_a_dead_process_does_not_displace_the_living_one() -> None:
+    """It was drawn first, and arrives after the next process of the node has registered."""
+    cluster = Cluster()
+    cluster.start(1, 3)
+    late = cluster.registration(2, tuple(cluster.reports(2, LOCAL_ONLINE)), incarnation=b"d" * 16)
+    cluster.start(2)
+    cluster.beat(1, 2, 3, used_bytes=1)
+    assert cluster.publics() == "SSS"
+    cluster.submit(late)
+    assert cluster.refusal() is Refusal.OUT_OF_DATE
+    assert cluster.publics() == "SSS"
+    assert cluster.state.nodes[NodeId(2)].incarnation == cluster.incarnations[2]
+    cluster.beat(2, used_bytes=1)
+    assert cluster.refusal() is None
+
+
+def test_a_late_copy_of_its_own_registration_says_nothing_again() -> None:
+    """When it began the process held no target; it has made them since, and serves."""
+    cluster = Cluster()
+    cluster.incarnations[2] = b"2" * 16
+    first = cluster.registration(2, ())
+    cluster.submit(first)
+    cluster.start(1, 3)
+    cluster.beat(2)
+    assert cluster.publics() == "SSS"
+    for copy in range(2):
+        cluster.submit(first)
+        assert cluster.refusal() is Refusal.OUT_OF_DATE, copy
+        assert cluster.publics() == "SSS"
+
+
+def test_a_late_heartbeat_from_before_a_registration_is_ignored() -> None:
+    cluster = serving()
+    late = cluster.heartbeat(2, ())
+    cluster.register(2, used_bytes=1)
+    cluster.submit(late)
+    assert cluster.refusal() is Refusal.OUT_OF_ORDER
+    assert cluster.publics() == "SSS"
+
+
+def test_a_late_heartbeat_of_a_former_term_is_ignored() -> None:
+    """The new term knows no sequence yet, so the term itself decides."""
+    cluster = serving()
+    late = cluster.heartbeat(2, ())
+    cluster.state = resumed(cluster.state, cluster.now_ns, cluster.state.lease_ns, 1)
+    cluster.submit(late)
+    assert cluster.refusal() is Refusal.OTHER_TERM
+    assert cluster.publics() == "SSS"
+    cluster.beat(2, used_bytes=1)
+    assert cluster.refusal() is None
+
+
+def test_a_number_of_a_former_term_does_not_count_and_the_living_draw_again() -> None:
+    """A primary that does not know yet that it is deposed gives one out after that of the new
+    term was drawn: the two have no order."""
+    cluster = serving()
+    cluster.kill(2)
+    stale = cluster.registration(2, (), incarnation=b"n" * 16)
+    cluster.state = resumed(cluster.state, cluster.now_ns, cluster.state.lease_ns, 1)
+    cluster.submit(stale)
+    assert cluster.refusal() is Refusal.OUT_OF_DATE
+    assert not cluster.state.nodes[NodeId(2)].alive
+    cluster.start(2, used_bytes=1)
+    assert cluster.refusal() is None
+    assert cluster.publics() == "SYS"
+
+
+def test_a_number_that_nobody_drew_does_not_count() -> None:
+    cluster = serving()
+    event = cluster.registration(2, (), incarnation=b"n" * 16)
+    cluster.submit(replace(event, number=event.number + 1))
+    assert cluster.refusal() is Refusal.OUT_OF_DATE
+    assert cluster.publics() == "SSS"
+
+
+def test_drawing_changes_nothing_in_the_world() -> None:
+    cluster = serving()
+    before = cluster.state
+    assert cluster.submit(NumberDrawn()) == []
+    assert replace(cluster.state, drawn=before.drawn) == before
+
+
+def test_of_two_processes_with_one_node_id_one_ends_and_stays_away() -> None:
+    """An operator's mistake. Whichever registered and was displaced may not fight its way back."""
+    cluster = serving()
+    one, other = b"1" * 16, b"2" * 16
+    first = cluster.registration(2, (), incarnation=one)
+    cluster.submit(cluster.registration(2, (), incarnation=other))
+    cluster.submit(first)  # drawn earlier: it may be dead
+    assert cluster.refusal() is Refusal.OUT_OF_DATE
+    cluster.submit(cluster.registration(2, (), incarnation=one))  # but it is not
+    assert cluster.refusal() is None
+    for _ in range(3):
+        cluster.submit(cluster.registration(2, (), incarnation=other))
+        assert cluster.refusal() is Refusal.SUPERSEDED
+        assert cluster.state.nodes[NodeId(2)].incarnation == one
+
+
 def test_an_unknown_node_must_register() -> None:
     cluster = serving()
-    cluster.submit(Heartbeat(NodeId(9), b"x" * 16, 1, (), 0))
+    cluster.submit(Heartbeat(NodeId(9), b"x" * 16, 0, 1, (), 0))
     assert cluster.refusal() is Refusal.UNKNOWN_NODE
-    cluster.submit(Heartbeat(NodeId(1), b"x" * 16, 1, (), 0))
+    cluster.submit(Heartbeat(NodeId(1), b"x" * 16, 0, 1, (), 0))
     assert cluster.refusal() is Refusal.UNKNOWN_NODE
 
 
@@ -340,7 +442,7 @@ def test_a_disk_that_failed_is_believed_under_any_chain_version() -> None:
 def test_a_target_of_another_node_is_refused() -> None:
     cluster = serving()
     reports = tuple(cluster.reports(1, LOCAL_UPTODATE))
-    cluster.submit(Heartbeat(NodeId(2), cluster.incarnations[2], 50, reports, cluster.now_ns))
+    cluster.submit(cluster.heartbeat(2, reports))
     assert cluster.refusal() is Refusal.FOREIGN_TARGET
     assert "wrong server" in str(cluster.effects[0])
     assert cluster.publics() == "SSS"
@@ -465,7 +567,7 @@ def test_a_pause_of_mgmtd_kills_nobody() -> None:
 def test_after_a_restart_everybody_counts_as_just_seen_and_silence_means_nothing() -> None:
     cluster = serving()
     cluster.now_ns = 1_000 * SECOND
-    cluster.state = resumed(cluster.state, cluster.now_ns, cluster.state.lease_ns)
+    cluster.state = resumed(cluster.state, cluster.now_ns, cluster.state.lease_ns, 1)
     cluster.submit(Tick(cluster.now_ns))
     assert cluster.publics() == "SSS"
     cluster.advance(LEASE_S - 0.5, beating=(1, 2))
@@ -476,7 +578,7 @@ def test_after_a_restart_everybody_counts_as_just_seen_and_silence_means_nothing
 
 def test_a_shorter_lease_after_a_restart_waits_for_the_longer_ones() -> None:
     cluster = serving()
-    cluster.state = resumed(cluster.state, cluster.now_ns, 2 * SECOND)
+    cluster.state = resumed(cluster.state, cluster.now_ns, 2 * SECOND, 1)
     cluster.advance(LEASE_S - 0.5, beating=(1, 2))
     assert cluster.publics() == "SSS"
     cluster.advance(0.5, beating=(1, 2))

@@ -224,7 +224,7 @@ def test_a_manager_that_slept_or_began_anew_judges_nobody_before_it_has_listened
         cluster = town.cluster
         cluster.now_ns += int(LEASE_S / 2 * SECOND) + 1
         if restart:
-            cluster.state = resumed(cluster.state, cluster.now_ns, cluster.state.lease_ns)
+            cluster.state = resumed(cluster.state, cluster.now_ns, cluster.state.lease_ns, 1)
             cluster.beat(1, 2, 3, used_bytes=1)
         town.step()
         assert cluster.publics() == "SSS"

@@ -17,10 +17,11 @@ from fs3.auth.keyring import Key, Keyring
 from fs3.errors import BadRequest, Damaged, Denied
 from fs3.kv import keys
 from fs3.kv.memory import MemoryStore
-from fs3.meta import dirent, garbage, idempotency, intent, session, tombstone
+from fs3.meta import dirent, garbage, idempotency, intent, session, tombstone, tree
 from fs3.meta import inode as inodes
 from fs3.meta.allocator import reserved_end
 from fs3.meta.fsck import fsck
+from fs3.meta.permission import Caller
 from fs3.mgmtd import store
 from fs3.runtime import config
 
@@ -54,6 +55,10 @@ DECODERS: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
     "entry": (dirent.Dirent(b"a", 7, 1).encode(), lambda record: dirent.decode(b"a", record)),
     "session": (SESSION.encode(), lambda record: session.decode(7, b"s" * 16, record)),
     "idempotency": (RECORDED.encode(), idempotency.decode),
+    "tree in removal": (
+        tree.encode(Caller(5, 6, frozenset((7, 8)))),
+        lambda record: tree.decode(7, record),
+    ),
     "garbage": (
         garbage.Row(5, 1).encode(),
         lambda record: garbage.decode(keys.garbage(1, 7), record),
@@ -91,8 +96,9 @@ def test_records_of_the_name_space(name: str, data: st.DataObject) -> None:
         st.tuples(
             st.sampled_from([keys.INODE, keys.DENTRY, keys.SESSION, keys.CLIENT_SESSION])
             | st.sampled_from(
-                [keys.IDEMPOTENCY, keys.GARBAGE, keys.TOMBSTONE, keys.INTENT, keys.ALLOCATOR, b"?"]
-            ),
+                [keys.IDEMPOTENCY, keys.GARBAGE, keys.TREE, keys.TOMBSTONE, keys.INTENT]
+            )
+            | st.sampled_from([keys.ALLOCATOR, b"?"]),
             st.binary(max_size=44),
             st.one_of(*(near(sound) for sound, _ in DECODERS.values()), st.binary(max_size=20)),
         ),

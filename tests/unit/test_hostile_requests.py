@@ -125,6 +125,7 @@ def servicer() -> Any:
 
 
 UNARY = {
+    "DrawNumber": mgmtd_pb2.DrawNumberRequest,
     "Register": mgmtd_pb2.RegisterRequest,
     "Heartbeat": mgmtd_pb2.HeartbeatRequest,
     "ReportExit": mgmtd_pb2.ReportExitRequest,
@@ -142,6 +143,8 @@ def manager_calls(draw: Any) -> tuple[str, Message]:
         request.node.id = draw(st.integers(1, 4))
         request.node.role = "storage"
         request.node.incarnation = draw(st.binary(min_size=16, max_size=16))
+        request.epoch = 1
+        request.number = draw(st.integers(1, 8))
     return method, request
 
 

@@ -70,7 +70,7 @@ def test_a_manager_that_slept_condemns_nobody(cluster: Cluster, lease_s: float) 
 def test_a_shorter_lease_waits_for_those_of_the_longer_one(lease_s: float) -> None:
     """A server may still hold a lease from before mgmtd was restarted with another T."""
     cluster = serving(lease_s=30.0)
-    cluster.state = resumed(cluster.state, cluster.now_ns, int(lease_s * SECOND))
+    cluster.state = resumed(cluster.state, cluster.now_ns, int(lease_s * SECOND), 1)
     cluster.advance(29.5, beating=(1, 3))
     assert cluster.publics() == "SSS"
     cluster.advance(0.5, beating=(1, 3))

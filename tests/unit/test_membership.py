@@ -169,6 +169,43 @@ def test_a_restart_of_the_manager_is_survived(town: Town) -> None:
     settle(town.clock, 0.02, lambda: servers[0].versions[-1] > version, "routing goes on")
 
 
+def test_a_new_term_hears_heartbeats_without_a_registration(town: Town) -> None:
+    servers = town.formed()
+    version = town.manager.daemon.manager.state().version
+    town.manager.restart()
+    manager = town.manager.daemon.manager
+    leases = [len(server.leases_ns) for server in servers]
+
+    def heard() -> bool:
+        for server in servers:
+            server.membership.nudge()  # the clock stands still, so nobody can be declared dead
+        return all(len(s.leases_ns) > count for s, count in zip(servers, leases, strict=True))
+
+    wait_for(heard, "leases in the new term")
+    state = manager.state()
+    assert (state.epoch, state.drawn, state.version) == (2, 0, version)
+    assert all(node.reported for node in state.nodes.values())
+
+
+def test_a_number_of_a_former_term_is_drawn_again(town: Town) -> None:
+    """The manager changes between the draw and the registration."""
+    server = town.server(1)
+    report, restarts = server.membership._report, iter([town.manager.restart])
+
+    def restart_first() -> Sequence[mgmtd_pb2.LocalTarget]:
+        next(restarts, lambda: None)()
+        return report()
+
+    server.membership._report = restart_first
+    start = threading.Thread(target=server.membership.start, name="start")
+    start.start()
+    settle(town.clock, 0.02, lambda: server.leases_ns, "the first lease")
+    start.join()
+    state = town.manager.daemon.manager.state()
+    assert (state.epoch, state.nodes[NodeId(1)].number) == (2, 1)
+    assert server.log[0] == "routing"
+
+
 def test_a_lease_waits_for_the_routing_that_it_was_given_under(town: Town) -> None:
     """An acknowledgement that names a routing the process has not applied grants nothing yet."""
     server = town.server(1)

@@ -49,6 +49,17 @@ def test_times_and_data_version_move_with_content(opened):
     assert close(opened, wrote=True, mtime_ns=1 << 62).mtime_ns == opened.clock.wall_ns()
 
 
+def test_ctime_is_of_the_write_and_not_of_the_sync_after_it(opened):
+    written_ns = opened.clock.wall_ns()
+    opened.clock.advance(5)
+    attr = sync(opened, wrote=True, written_end=1, mtime_ns=written_ns)
+    assert attr.ctime_ns == written_ns
+    changed_ns = opened.clock.wall_ns()
+    opened.call(pb.SETATTR, inode=opened.f, mode=0o600)
+    opened.clock.advance(5)
+    assert close(opened, wrote=True, mtime_ns=written_ns).ctime_ns == changed_ns
+
+
 def test_an_explicit_time_survives_the_close_of_what_was_written_before(opened):
     """cp -p: write, futimens, close."""
     written_ns = opened.clock.wall_ns()

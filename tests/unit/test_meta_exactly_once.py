@@ -18,6 +18,7 @@ def prepare(world):
     """A tree with something for each operation to change."""
     world.d = world.mkdir(b"d")
     world.mkdir(b"empty")
+    world.mkdir(b"below", world.mkdir(b"full"))
     world.f = world.write_file(b"f", 5000)
     world.g = world.write_file(b"g", 100)
     world.call(pb.SETXATTR, inode=world.f, name=b"user.old", value=b"v")
@@ -52,6 +53,7 @@ CASES = {
     "link": (pb.LINK, lambda w: {"inode": w.f, "parent": 1, "name": b"new"}),
     "unlink": (pb.UNLINK, lambda w: {"parent": 1, "name": b"f"}),
     "rmdir": (pb.RMDIR, lambda w: {"parent": 1, "name": b"empty"}),
+    "remove a tree": (pb.REMOVE_TREE, lambda w: {"parent": 1, "name": b"full"}),
     "rename": (
         pb.RENAME,
         lambda w: {"old_parent": 1, "old_name": b"f", "new_parent": w.d, "new_name": b"f"},

@@ -10,10 +10,13 @@ from fs3.kv import keys
 from fs3.kv.memory import MemoryStore
 from fs3.meta import acl, dirent, garbage, intent, session, tombstone, xattr
 from fs3.meta import inode as inodes
+from fs3.meta import tree as trees
 from fs3.meta.fsck import fsck, live_files
 from fs3.meta.intent import TruncateIntent
+from fs3.meta.permission import Caller
 from fs3.meta.session import Session
 
+NOBODY = trees.encode(Caller(99, 99))
 # u::rwx, u:9:rw-, g::r--, m::rw-, o::---
 ACL = bytes.fromhex(
     "0200000001000700ffffffff020006000900000004000400ffffffff10000600ffffffff20000000ffffffff"
@@ -22,7 +25,8 @@ ACL = bytes.fromhex(
 
 @pytest.fixture
 def tree():
-    """/d/sub/, /d/f with 100 bytes and an open session, /g with two names, /gone in the queue."""
+    """/d/sub/, /d/f with 100 bytes and an open session, /g with two names, /gone in the queue, and
+    a tree in removal: cut/below/."""
     world = World(MemoryStore())
     world.d = world.mkdir(b"d")
     world.sub = world.mkdir(b"sub", world.d)
@@ -32,6 +36,9 @@ def tree():
     world.call(pb.LINK, inode=world.g, parent=world.d, name=b"g2")
     world.gone = world.write_file(b"gone", 7)
     world.unlink(b"gone")
+    world.cut = world.mkdir(b"cut")
+    world.below = world.mkdir(b"below", world.cut)
+    world.call(pb.REMOVE_TREE, parent=1, name=b"cut")
     world.call(pb.SETXATTR, inode=world.g, name=b"user.a", value=b"v")
     world.call(pb.SETXATTR, inode=world.sub, name=acl.ACCESS, value=ACL)
     assert fsck(world.kv) == []
@@ -61,6 +68,11 @@ def cycle(txn, world):
     change(1, nlink=2)(txn, world)
     change("sub", nlink=3)(txn, world)
     change("d", parent="sub")(txn, world)
+
+
+def forget_removal(txn, world):
+    txn.clear(keys.tree(world.cut))
+    garbage.put(txn, world.cut, 5)
 
 
 def wrong_order(txn, world):
@@ -126,6 +138,16 @@ DAMAGE = {
         "gc_inode",
         lambda t, w: t.set(keys.garbage(5, w.gone), garbage.Row(garbage.UNKNOWN, 1).encode()),
     ),
+    "removal of nothing": ("tree_inode", lambda t, w: t.set(keys.tree(999), NOBODY)),
+    "removal of a named tree": ("tree_inode", lambda t, w: t.set(keys.tree(w.d), NOBODY)),
+    "removal of a file": ("tree_inode", lambda t, w: t.set(keys.tree(w.gone), NOBODY)),
+    "removal and queue": (
+        "tree_inode",
+        lambda t, w: t.set(keys.garbage(5, w.cut), garbage.Row(garbage.UNKNOWN, 1).encode()),
+    ),
+    "removal record": ("record", lambda t, w: t.set(keys.tree(w.cut), b"\x01")),
+    "forgotten removal": ("tree_entries", lambda t, w: t.clear(keys.tree(w.cut))),
+    "forgotten removal in the queue": ("tree_entries", forget_removal),
     "tombstone record": ("record", lambda t, w: t.set(keys.tombstone(1, 999), b"\x01")),
     "tombstone of a file that is there": (
         "tombstone",

@@ -164,6 +164,19 @@ class NameSpace(RuleBasedStateMachine):
             assert (reply.inode, reply.last) == (self.inodes[node], node.removed)
         self.compare(node, parent)
 
+    @rule(data=st.data(), name=NAMES)
+    def remove_tree(self, data, name):
+        parent = self.directory(data)
+        node, _ = self.both(
+            lambda: self.model.remove_tree(parent, name),
+            pb.REMOVE_TREE,
+            parent=self.inodes[parent],
+            name=name,
+        )
+        while self.world.gc.empty_trees():
+            pass
+        self.compare(node, parent)
+
     @rule(
         data=st.data(),
         old_name=NAMES,

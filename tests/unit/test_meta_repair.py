@@ -37,6 +37,7 @@ FOR_A_PERSON = {
     "tombstone record",
     "intent record",
     "appends record",
+    "removal record",
     "attribute record",
     "attribute key",
     "acl record",
@@ -89,7 +90,7 @@ def test_the_tool_sees_what_the_service_sees(tree):  # noqa: F811
     inspection = MetaInspection(Tool(tree))
     space = inspection.name_space()
     assert space.findings == fsck(tree.kv) == []
-    assert (space.inodes, space.entries) == (6, 5)
+    assert (space.inodes, space.entries) == (8, 6)
     assert space.open_inodes == {tree.f}
     assert repaired(tree) == ([], [])
 
@@ -213,7 +214,7 @@ def test_a_snapshot_does_not_see_what_happens_meanwhile(tree, monkeypatch):  # n
 
     space = check_rows([*seen, *rows])
     assert space.findings == []
-    assert space.inodes == 6
+    assert space.inodes == 8
     assert tool.pages > 5
     assert tool.inspector._snapshots == {}, "closed when the last row was read"
 

@@ -10,7 +10,14 @@ from fs3.kv.election import MANAGER_KEY, Election, Fenced
 from fs3.kv.memory import MemoryStore
 from fs3.kv.transaction import OptimisticTransaction
 from fs3.mgmtd import bootstrap, store
-from fs3.mgmtd.cluster import Heartbeat, NodeExited, NodeRegistered
+from fs3.mgmtd.cluster import (
+    Heartbeat,
+    NodeExited,
+    NodeRegistered,
+    NumberDrawn,
+    Refusal,
+    Refused,
+)
 from fs3.mgmtd.daemon import PRIMARY_LEASE_SHARE, TICK_S
 from fs3.mgmtd.manager import Manager
 from fs3.mgmtd.state import LOCAL_ONLINE, ClusterState, NodeIdentity, TargetReport
@@ -70,13 +77,20 @@ class World:
             for target in chain.targets
             if target.node == node
         )
-        event = NodeRegistered(
-            NodeIdentity(NodeId(node), "storage", f"storage-{node}", ("tcp://h:1",), "h:2"),
-            incarnation or bytes([node]) * 16,
-            reports,
-            self.clock.monotonic_ns(),
-        )
+        identity = NodeIdentity(NodeId(node), "storage", f"storage-{node}", ("tcp://h:1",), "h:2")
+        event = self.registration(manager, identity, incarnation or bytes([node]) * 16, reports)
         return manager.submit(event)[0]
+
+    def registration(
+        self,
+        manager: Manager,
+        identity: NodeIdentity,
+        incarnation: bytes,
+        reports: tuple[TargetReport, ...] = (),
+    ) -> NodeRegistered:
+        drawn = manager.submit(NumberDrawn())[0]
+        now_ns = self.clock.monotonic_ns()
+        return NodeRegistered(identity, incarnation, drawn.epoch, drawn.drawn, 1, reports, now_ns)
 
 
 @pytest.fixture
@@ -116,8 +130,25 @@ def test_a_restart_keeps_states_and_versions(world: World) -> None:
     assert after.chains == before.chains
     assert second.board.newest().version == before.version
     assert second.epoch == manager.epoch + 1
-    beat = Heartbeat(NodeId(1), bytes([1]) * 16, 1, (), world.clock.monotonic_ns())
-    assert not any("refused" in str(effect) for effect in second.submit(beat)[1])
+    beat = Heartbeat(NodeId(1), bytes([1]) * 16, second.epoch, 2, (), world.clock.monotonic_ns())
+    assert not any(isinstance(effect, Refused) for effect in second.submit(beat)[1])
+
+
+def test_numbers_of_registrations_grow_in_a_term_and_count_only_in_it() -> None:
+    world = World()
+    first = world.manager("a")
+    identity = NodeIdentity(NodeId(1), "storage", "storage-1")
+    late = world.registration(first, identity, b"d" * 16)
+    written = world.kv.copy()
+    drawn = [first.submit(NumberDrawn())[0] for _ in range(3)]
+    assert [(state.epoch, state.drawn) for state in drawn] == [(1, 2), (1, 3), (1, 4)]
+    assert transact(world.kv, store.read_all) == transact(written, store.read_all)
+    second = world.manager("b")
+    world.register(second, 1)
+    state, effects = second.submit(late)
+    assert [e.refusal for e in effects if isinstance(e, Refused)] == [Refusal.OUT_OF_DATE]
+    assert state.nodes[NodeId(1)].incarnation == bytes([1]) * 16
+    assert (state.epoch, state.drawn) == (2, 1)
 
 
 def test_initialise_is_repeatable_and_refuses_another_cluster(world: World) -> None:
@@ -301,7 +332,7 @@ def test_a_fenced_primary_changes_nothing_and_acknowledges_nothing() -> None:
     second = world.with_election("b", second_election)
     version = second.state().version
 
-    beat = Heartbeat(NodeId(1), bytes([1]) * 16, 1, (), world.clock.monotonic_ns())
+    beat = Heartbeat(NodeId(1), bytes([1]) * 16, 1, 2, (), world.clock.monotonic_ns())
     with pytest.raises(RetryElsewhere):
         first.submit(beat)
     with pytest.raises(RetryElsewhere):
@@ -376,7 +407,7 @@ def test_health_says_the_worst_first(world: World) -> None:
         world.register(manager, node)
     assert "No metadata service" in manager.health()[1]
     meta = NodeIdentity(NodeId(9), "meta", "meta-1")
-    manager.submit(NodeRegistered(meta, b"m" * 16, (), 0))
+    manager.submit(world.registration(manager, meta, b"m" * 16))
     assert manager.health() == (
         True,
         "All is well: 3 of 3 storage servers alive, 2 chains fully replicated.",

@@ -37,11 +37,20 @@ def stub(manager: Manager) -> Iterator[Any]:
 
 
 def register(stub: Any, targets: list[mgmtd_pb2.LocalTarget] | None = None, **node: Any) -> Any:
-    return stub.Register(
-        mgmtd_pb2.RegisterRequest(
-            cluster_id=CLUSTER, node=common_pb2.Node(**{**NODE, **node}), targets=targets or []
-        ),
-        timeout=10,
+    return stub.Register(registration(stub, targets, **node), timeout=10)
+
+
+def registration(
+    stub: Any, targets: list[mgmtd_pb2.LocalTarget] | None = None, **node: Any
+) -> mgmtd_pb2.RegisterRequest:
+    drawn = stub.DrawNumber(mgmtd_pb2.DrawNumberRequest(), timeout=10)
+    return mgmtd_pb2.RegisterRequest(
+        cluster_id=CLUSTER,
+        node=common_pb2.Node(**{**NODE, **node}),
+        targets=targets or [],
+        epoch=drawn.epoch,
+        number=drawn.number,
+        sequence=1,
     )
 
 
@@ -78,7 +87,8 @@ def test_a_bad_registration_names_its_field(stub: Any, field: str, node: dict[st
 
 
 def test_another_cluster_is_refused(stub: Any) -> None:
-    request = mgmtd_pb2.RegisterRequest(cluster_id=b"d" * 16, node=common_pb2.Node(**NODE))
+    request = registration(stub)
+    request.cluster_id = b"d" * 16
     code, details = status_of(lambda: stub.Register(request, timeout=10))
     assert code is grpc.StatusCode.PERMISSION_DENIED
     assert CLUSTER.hex() in details
@@ -119,10 +129,31 @@ def test_a_silence_of_no_sensible_length_is_refused(stub: Any, silent_s: float) 
 
 def test_heartbeats_acknowledge_with_the_routing_version(stub: Any) -> None:
     version = register(stub).routing.version
-    beat = mgmtd_pb2.HeartbeatRequest(node_id=1, incarnation=b"i" * 16, sequence=1)
+    beat = mgmtd_pb2.HeartbeatRequest(node_id=1, incarnation=b"i" * 16, sequence=2, epoch=1)
     reply = stub.Heartbeat(beat, timeout=10)
     assert (reply.lease_s, reply.epoch, reply.routing_version) == (4.0, 1, version)
     assert status_of(lambda: stub.Heartbeat(beat, timeout=10))[0] is grpc.StatusCode.ABORTED
+
+
+def test_a_heartbeat_of_another_term_is_answered_with_the_term_and_no_lease(stub: Any) -> None:
+    register(stub)
+    beat = mgmtd_pb2.HeartbeatRequest(node_id=1, incarnation=b"i" * 16, sequence=2, epoch=7)
+    reply = stub.Heartbeat(beat, timeout=10)
+    assert (reply.lease_s, reply.epoch) == (0.0, 1)
+    beat.epoch = reply.epoch
+    assert stub.Heartbeat(beat, timeout=10).lease_s == 4.0
+
+
+def test_a_registration_counts_once_and_under_a_number_drawn_for_it(stub: Any) -> None:
+    request = registration(stub)
+    stub.Register(request, timeout=10)
+    code, details = status_of(lambda: stub.Register(request, timeout=10))
+    assert code is grpc.StatusCode.ABORTED
+    assert details == "node 1: number 1 after 1; draw a number and register again"
+    request.number = 0
+    code, details = status_of(lambda: stub.Register(request, timeout=10))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert details == "number: draw one first (DrawNumber)"
 
 
 def test_an_exit_is_accepted_once_for_the_right_process(stub: Any) -> None:

@@ -28,6 +28,7 @@ from fs3.meta.ops.mkdir import mkdir
 from fs3.meta.ops.open import open_, writes
 from fs3.meta.ops.readdir import readdir
 from fs3.meta.ops.readlink import readlink
+from fs3.meta.ops.remove_tree import remove_tree
 from fs3.meta.ops.removexattr import removexattr
 from fs3.meta.ops.rename import rename
 from fs3.meta.ops.resolve import resolve
@@ -81,6 +82,14 @@ VERBS: dict[int, Verb] = {
         Verb(pb.LINK, "link", pb.LinkRequest, pb.EntryReply, link, _always),
         Verb(pb.UNLINK, "unlink", pb.UnlinkRequest, pb.RemoveReply, unlink, _always),
         Verb(pb.RMDIR, "rmdir", pb.RmdirRequest, pb.RemoveReply, rmdir, _always),
+        Verb(
+            pb.REMOVE_TREE,
+            "remove_tree",
+            pb.RemoveTreeRequest,
+            pb.RemoveReply,
+            remove_tree,
+            _always,
+        ),
         Verb(pb.RENAME, "rename", pb.RenameRequest, pb.RenameReply, rename, _always),
         Verb(pb.OPEN, "open", pb.OpenRequest, pb.OpenReply, open_, _opens_for_write),
         Verb(pb.CLOSE, "close", pb.CloseRequest, pb.AttrReply, close, _always),

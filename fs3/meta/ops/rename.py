@@ -125,12 +125,12 @@ def _move(txn: Transaction, ends: _Rename, context: Context) -> meta_pb2.RenameR
     dirent.store(txn, ends.new_directory.number, ends.new_name, source.number, source.type)
     failpoint("rename.entries_moved")
     if source.is_directory:
-        ends.old_directory.nlink -= 1
-        ends.new_directory.nlink += 1
+        ends.old_directory.add_subdirectories(-1)
+        ends.new_directory.add_subdirectories(1)
         source.parent = ends.new_directory.number
     reply = meta_pb2.RenameReply()
     if target is not None:
-        ends.new_directory.nlink -= target.is_directory
+        ends.new_directory.add_subdirectories(-target.is_directory)
         reply.replaced_inode = target.number
         reply.replaced_last = garbage.drop_link(txn, target, now_ns)
     source.ctime_ns = now_ns
@@ -151,8 +151,8 @@ def _exchange(txn: Transaction, ends: _Rename, context: Context) -> meta_pb2.Ren
     old, new = ends.old_directory, ends.new_directory
     dirent.store(txn, old.number, ends.old_name, target.number, target.type)
     dirent.store(txn, new.number, ends.new_name, source.number, source.type)
-    old.nlink += target.is_directory - source.is_directory
-    new.nlink += source.is_directory - target.is_directory
+    old.add_subdirectories(target.is_directory - source.is_directory)
+    new.add_subdirectories(source.is_directory - target.is_directory)
     for inode, directory in ((source, new), (target, old)):
         if inode.is_directory:
             inode.parent = directory.number

@@ -26,7 +26,7 @@ def rmdir(
     if not dirent.is_empty(txn, inode.number):
         raise refuse(errno.ENOTEMPTY, "rmdir", f"{request.name!r} has entries")
     dirent.remove(txn, request.parent, request.name)
-    directory.nlink -= 1
+    directory.add_subdirectories(-1)
     directory.touch(context.now_ns)
     inodes.store(txn, directory)
     garbage.drop_link(txn, inode, context.now_ns)

@@ -1,0 +1,110 @@
+"""write, pwrite, writev, pwritev2, O_APPEND, O_DIRECT, fsync, sync: POSIX.1-2024, write(2), open(2), fsync(2)."""
+
+# fmt: off
+from tests.posix.table import table
+
+EMPTY = "file f 666; me: x=open f O_RDWR"
+TEN = "file f 666 root 0123456789; me: x=open f O_RDWR"
+APPEND = "file f 666 root 0123456789; me: x=open f O_RDWR|O_APPEND"
+
+TABLES = [
+    table(
+        "write",
+        ("all", EMPTY, "write x hello", "5", "f size=5 written; ? lseek x 0 SEEK_CUR -> 5; ? content f -> hello"),
+        ("all", TEN, "write x AB", "2", "f written; ? content f -> AB23456789"),
+        ("all", f"{TEN}; me: lseek x 8 SEEK_SET", "write x ABCD", "4", "f size=12 written; ? content f -> 01234567ABCD"),
+        # A gap reads as zeros.
+        ("all", f"{TEN}; me: lseek x 15 SEEK_SET", "write x AB", "2", "f size=17 written; ? content f -> 0123456789+\\0*5+AB"),
+        ("all", f"{EMPTY}; me: lseek x 100000 SEEK_SET", "write x AB", "2", "f size=100002 touched; ? pread x 5 99997 -> \\0\\0\\0AB"),
+        ("root", f"{EMPTY}; me: lseek x 5000000 SEEK_SET", "write x AB", "2", "f size=5000002 touched; ? pread x 5 4999997 -> \\0\\0\\0AB"),
+        ("root", EMPTY, "write x a*3000000", "3000000", "f size=3000000 touched; ? pread x 9 2999996 -> a*4"),
+        *(("all", EMPTY, f"write x a*{count}", str(count), f"f size={count} written; ? content f -> a*{count}") for count in (4, 511, 512, 4095, 4096, 4097, 16383, 16384, 16385, 65535, 65536)),
+        ("all", EMPTY, 'write x ""', "0"),
+        ("all", "file f 444; root: chmod f 666; me: x=open f O_WRONLY; root: chmod f 444", "write x hello", "5", "f size=5 written"),
+        ("all", "file f 666; me: x=open f O_WRONLY; rename f g; file f", "write x hello", "5", "g size=5 written"),
+        ("all", "file f 666; link f g; me: x=open f O_WRONLY", "write x hello", "5", "f size=5 written; g size=5 written; ? content g -> hello"),
+        ("all", f"{TEN}; me: write x AB; me: lseek x 0 SEEK_SET", "read x 4", "AB23"),
+        # ---- setuid and setgid go
+        ("users", "file f 6777 root hello; me: x=open f O_WRONLY", "write x H", "1", "f mode=777 written"),
+        ("users", "file f 6755 me hello; me: x=open f O_WRONLY", "write x H", "1", "f mode=755 written"),
+        ("users", "file f 4755 me hello; me: x=open f O_WRONLY", "pwrite x H 0", "1", "f mode=755 written"),
+        ("root", "file f 6755 alice hello; x=open f O_WRONLY", "write x H", "1", "f written"),
+        ("users", "file f 1777 root hello; me: x=open f O_WRONLY", "write x H", "1", "f written"),
+        # ---- errors
+        ("all", "", "write closed x", "EBADF"),
+        ("all", "file f 666; me: x=open f O_RDONLY", "write x hello", "EBADF"),
+        ("all", "file f 666; me: x=open f O_PATH", "write x hello", "EBADF"),
+        ("all", "dir d 777; me: x=open d O_RDONLY", "write x hello", "EBADF"),
+        ("all", TEN, "writebad x 4", "EFAULT", "f mtime? ctime?"),
+        ("all", f"{EMPTY}; me: rlimit_fsize 10", "write x 0123456789AB", "10", "f size=10 written"),
+        ("all", f"{TEN}; me: rlimit_fsize 10; me: lseek x 10 SEEK_SET", "write x A", "EFBIG"),
+        ("all", f"{TEN}; me: rlimit_fsize 10", "pwrite x A 20", "EFBIG"),
+        ("all", "fifo f 666; me: y=open f O_RDONLY|O_NONBLOCK; me: x=open f O_WRONLY; me: close y", "write x A", "EPIPE"),
+    ),
+    table(
+        "pwrite",
+        ("all", TEN, "pwrite x AB 4", "2", "f written; ? lseek x 0 SEEK_CUR -> 0; ? content f -> 0123AB6789"),
+        ("all", TEN, "pwrite x AB 9", "2", "f size=11 written"),
+        ("all", TEN, "pwrite x AB 20", "2", "f size=22 written; ? content f -> 0123456789+\\0*10+AB"),
+        ("root", EMPTY, "pwrite x AB 1T", "2", "f size=1099511627778 touched; ? pread x 9 1099511627775 -> \\0AB"),
+        ("all", TEN, "pwrite x AB -1", "EINVAL"),
+        ("all", "fifo f 666; me: x=open f O_RDWR", "pwrite x AB 0", "ESPIPE"),
+        ("all", "", "pwrite closed AB 0", "EBADF"),
+        ("all", "file f 666; me: x=open f O_RDONLY", "pwrite x AB 0", "EBADF"),
+        ("all", EMPTY, "pwrite x AB max", "EINVAL|EFBIG"),
+    ),
+    table(
+        "writev",
+        ("all", EMPTY, "writev x ab cd ef", "6", "f size=6 written; ? content f -> abcdef"),
+        ("all", EMPTY, 'writev x ab "" ef', "4", "f size=4 written; ? content f -> abef"),
+        ("all", EMPTY, "iovecs writev x 0", "0"),
+        ("all", EMPTY, "iovecs writev x 1025", "EINVAL"),
+        ("all", EMPTY, "iovecs writev x -1", "EINVAL"),
+        ("all", "file f 666; me: x=open f O_RDONLY", "writev x ab", "EBADF"),
+        ("all", TEN, "pwritev2 x AB 4 0", "2", "f written; ? content f -> 0123AB6789"),
+        ("all", TEN, "pwritev2 x AB 4 RWF_DSYNC", "2", "f written"),
+        ("all", TEN, "pwritev2 x AB 4 RWF_SYNC", "2", "f written"),
+        ("all", TEN, "pwritev2 x AB 4 RWF_APPEND", "2", "f size=12 written; ? content f -> 0123456789AB"),
+        ("all", TEN, "pwritev2 x AB -1 RWF_APPEND", "2", "f size=12 written; ? lseek x 0 SEEK_CUR -> 12"),
+        ("all", TEN, "pwritev2 x AB 4 0x40000000", "EOPNOTSUPP"),
+    ),
+    table(
+        "O_APPEND",
+        ("all", APPEND, "write x AB", "2", "f size=12 written; ? content f -> 0123456789AB; ? lseek x 0 SEEK_CUR -> 12"),
+        ("all", f"{APPEND}; me: lseek x 2 SEEK_SET", "write x AB", "2", "f size=12 written; ? content f -> 0123456789AB"),
+        # Linux appends whatever the offset says, where POSIX would not (pwrite(2), bugs).
+        ("all", APPEND, "pwrite x AB 2", "2", "f size=12 written; ? content f -> 0123456789AB"),
+        ("all", f"{APPEND}; me: lseek x 2 SEEK_SET", "read x 3", "234"),
+        ("all", f"{APPEND}; me: ftruncate x 4", "write x AB", "2", "f size=6 written; ? content f -> 0123AB"),
+        ("all", f"{APPEND}; me: y=open f O_WRONLY|O_APPEND; me: write y AB", "write x CD", "2", "f size=14 written; ? content f -> 0123456789ABCD"),
+        ("all", f"{APPEND}; bob2: y=open f O_WRONLY|O_APPEND; bob2: write y AB; me: write x CD; bob2: write y EF", "content f", "0123456789ABCDEF"),
+        ("all", f"{TEN}; me: setfl x O_APPEND", "write x AB", "2", "f size=12 written; ? getfl x O_APPEND -> yes"),
+        ("all", f"{APPEND}; me: setfl x 0", "write x AB", "2", "f written; ? content f -> AB23456789"),
+        ("all", APPEND, "writev x AB CD", "4", "f size=14 written"),
+    ),
+    table(
+        "O_DIRECT",
+        ("all", "file f 666; me: x=open f O_RDWR|O_DIRECT", "direct pwrite x 4096 0", "4096", "f size=4096 written; ? content f -> d*4096"),
+        ("all", "file f 666 root a*8192; me: x=open f O_RDWR|O_DIRECT", "direct pwrite x 4096 4096", "4096", "f written; ? content f -> a*4096+d*4096"),
+        ("all", "file f 666 root a*4096; me: x=open f O_RDWR|O_DIRECT", "direct pread x 4096 0", "a*4096"),
+        ("all", "file f 666 root a*5000; me: x=open f O_RDWR|O_DIRECT", "direct pread x 8192 0", "a*5000"),
+        ("all", "file f 666 root a*4096; me: y=open f O_RDWR; me: x=open f O_RDWR|O_DIRECT; me: pwrite y b*4096 0", "direct pread x 4096 0", "b*4096"),
+        ("all", "file f 666 root a*4096; me: y=open f O_RDWR; me: x=open f O_RDWR|O_DIRECT; me: pread y 9 0; me: direct pwrite x 4096 0", "pread y 4 0", "d*4"),
+        ("all", "file f 666; me: x=open f O_RDWR|O_DIRECT|O_SYNC", "direct pwrite x 8192 8192", "8192", "f size=16384 written; ? content f -> \\0*8192+d*8192"),
+    ),
+    table(
+        "fsync",
+        *(("all", f"{TEN}; me: write x AB", f"{verb} x", "ok") for verb in ("fsync", "fdatasync", "syncfs")),
+        *(("all", "file f 666; me: x=open f O_RDONLY", f"{verb} x", "ok") for verb in ("fsync", "fdatasync", "syncfs")),
+        *(("all", "dir d 777; me: x=open d O_RDONLY", f"{verb} x", "ok") for verb in ("fsync", "fdatasync", "syncfs")),
+        *(("all", "", f"{verb} closed", "EBADF") for verb in ("fsync", "fdatasync", "syncfs")),
+        *(("all", "file f 666; me: x=open f O_PATH", f"{verb} x", "EBADF") for verb in ("fsync", "fdatasync", "syncfs")),
+        *(("all", "fifo f 666; me: x=open f O_RDWR", f"{verb} x", "EINVAL") for verb in ("fsync", "fdatasync")),
+        ("all", f"{TEN}; unlink f", "fsync x", "ok"),
+        ("all", TEN, "sync_file_range x 0 0 SYNC_FILE_RANGE_WAIT_BEFORE|SYNC_FILE_RANGE_WRITE", "ok"),
+        ("all", TEN, "sync_file_range x 0 0 0x40", "EINVAL"),
+        ("all", TEN, "sync_file_range x -1 0 0", "EINVAL"),
+        ("all", "", "sync_file_range closed 0 0 0", "EBADF"),
+        ("all", "fifo f 666; me: x=open f O_RDWR", "sync_file_range x 0 0 0", "ESPIPE"),
+    ),
+]
