@@ -20,6 +20,11 @@ void add_rows(TargetId target, ChunkId id, const Chunk& chunk, Rows& rows) {
   HeadRecord head;
   auto add = [&](const VersionRef& version, uint8_t slot) {
     rows[chunk_key(target, id, slot_row(slot))] = encode(record_of(*version));
+    for (const PatchRowRef& row : version->patches) {
+      std::string_view bytes(reinterpret_cast<const char*>(row->bytes().data()),
+                             row->bytes().size());
+      rows[patch_key(target, id, row->version())] = encode(PatchRecord{row->first_block(), bytes});
+    }
     return slot;
   };
   if (chunk.committed) head.committed_slot = add(chunk.committed, chunk.committed_slot);

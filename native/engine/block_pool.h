@@ -10,6 +10,7 @@
 // one holder at a time. 3. A bad block is never handed out again.
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <memory>
@@ -41,9 +42,24 @@ class Block {
   uint64_t protected_length = 0;
   bool bad = false;  // its bytes did not match; not reused
 
+  // A version that lies in the block, for as long as it lives: in the table, in the hands of a
+  // read, or of a commit that is not durable yet.
+  void add_holder(std::weak_ptr<const void> version) {
+    std::erase_if(holders_, [](const auto& holder) { return holder.expired(); });
+    holders_.push_back(std::move(version));
+  }
+  // Nobody but `version` is left.
+  bool held_only_by(const void* version) const {
+    return std::all_of(holders_.begin(), holders_.end(), [version](const auto& holder) {
+      auto held = holder.lock();
+      return held == nullptr || held.get() == version;
+    });
+  }
+
  private:
   const BlockAddress address_;
   const std::weak_ptr<BlockPool> pool_;
+  std::vector<std::weak_ptr<const void>> holders_;
 };
 using BlockRef = std::shared_ptr<Block>;
 

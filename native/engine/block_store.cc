@@ -101,14 +101,25 @@ void BlockStore::full(uint8_t size_class, bool reclaimed, Status status) {
 }
 
 void BlockStore::grown(GroupId group, bool reclaimed, const Status& status) {
-  if (status.ok()) {
-    pool_->add_group(group);
-    return serve(group.size_class, status);
-  }
+  if (status.ok()) return settle(group);
   pool_->cancel_group(group);
   if (status.code() == ENOSPC) return full(group.size_class, reclaimed, status);
   on_failure_(status);
   serve(group.size_class, status);
+}
+
+// The length of the file is durable before a row can name a block of the group: a patch is durable
+// without a flush of the block file.
+void BlockStore::settle(GroupId group) {
+  files_[group.size_class]->datasync([this, group](Status status) {
+    if (status.ok()) {
+      pool_->add_group(group);
+    } else {
+      pool_->cancel_group(group);
+      on_failure_(status);
+    }
+    serve(group.size_class, status);
+  });
 }
 
 void BlockStore::serve(uint8_t size_class, const Status& status) {

@@ -54,6 +54,7 @@ class BlockStore {
   uint64_t outside_bytes(uint64_t present_bytes) const;
   void grow(uint8_t size_class, bool reclaimed);
   void grown(GroupId group, bool reclaimed, const Status& status);
+  void settle(GroupId group);
   void full(uint8_t size_class, bool reclaimed, Status status);
   void serve(uint8_t size_class, const Status& status);
   // Punches empty groups but for `keep` per class; `then` runs when all of it is done. Returns

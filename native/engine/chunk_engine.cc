@@ -30,6 +30,7 @@ VersionRecord record_of(const Version& version) {
   record.stored_length = version.stored_length;
   if (version.block) record.block = version.block->address();
   if (version.checksums) record.checksums = *version.checksums;
+  record.first_patch = version.first_patch;
   return record;
 }
 
@@ -37,7 +38,8 @@ ChunkEngine::ChunkEngine(Reactor& reactor, Options options, Surroundings surroun
     : reactor_(reactor),
       options_(std::move(options)),
       env_(surroundings.env),
-      disk_(std::move(surroundings.disk)) {}
+      disk_(std::move(surroundings.disk)),
+      folder_(*this, surroundings.patches) {}
 
 ChunkEngine::~ChunkEngine() = default;
 
@@ -175,6 +177,7 @@ bool ChunkEngine::has_room(const BlockCounts& blocks) {
 Statistics ChunkEngine::statistics() const {
   Statistics result = statistics_;
   if (committer_) result.syncs = committer_->syncs();
+  result.patch_bytes = *folder_.total();
   return result;
 }
 
@@ -267,13 +270,21 @@ void ChunkEngine::read_blocks(VersionRef version, uint32_t offset, Buffer buffer
                               Function<void(Status)> done) {
   FS3_CHECK(offset % kBlockBytes == 0 && buffer.size() % kBlockBytes == 0);
   FS3_CHECK(offset + buffer.size() <= version->block->bytes());
+  auto end = offset + static_cast<uint32_t>(buffer.size());
+  if (hold_all(version->patches, offset, end)) {
+    lay_over(version->patches, offset, buffer);
+    return answer<Status>(std::move(done), verify(*version, offset, buffer));
+  }
   const Block& block = *version->block;
   auto& file = blocks_->file(block.address().size_class);
   uint64_t at = block.file_offset() + offset;
   file.read(at, buffer,
             [this, version = std::move(version), offset, buffer,
              done = std::move(done)](Result<size_t> got) mutable {
-              if (got.ok() && *got == buffer.size()) return done(verify(*version, offset, buffer));
+              if (got.ok() && *got == buffer.size()) {
+                lay_over(version->patches, offset, buffer);
+                return done(verify(*version, offset, buffer));
+              }
               // One unreadable block is no dead disk.
               quarantine(version->block);
               done(Status(kChecksumMismatch, "engine/read",

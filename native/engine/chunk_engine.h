@@ -3,7 +3,8 @@
 // A version of a chunk is immutable; it names a block, the bytes stored in it, and their checksums.
 // stage() builds the next version (staging.cc), the committer makes it durable, and only then does
 // it enter the table that get() and read() see. Updates of one chunk run one after the other;
-// reads run at any time and hold the block of the version they read.
+// reads run at any time and hold the block of the version they read. Small updates stay rows of the
+// metadata for a while (patches.h) before they are put into their block (folder.h).
 #pragma once
 
 #include <deque>
@@ -16,21 +17,17 @@
 #include "engine/chunk_table.h"
 #include "engine/committer.h"
 #include "engine/engine.h"
+#include "engine/folder.h"
 #include "engine/meta_store.h"
 #include "engine/records.h"
 
 namespace fs3::engine {
 
-struct ChunkKey {
-  TargetId target = 0;
-  ChunkId chunk;
-  auto operator<=>(const ChunkKey&) const = default;
-};
-
 // Where a disk is and what it runs on; tests put simulated parts here.
 struct Surroundings {
   std::unique_ptr<disk::Disk> disk;
   rocksdb::Env* env = nullptr;  // null: the host's
+  PatchLimits patches = {};
 };
 
 class ChunkEngine final : public Engine {
@@ -64,6 +61,7 @@ class ChunkEngine final : public Engine {
 
  private:
   friend class Staging;
+  friend class Folder;
 
   ChunkEngine(Reactor& reactor, Options options, Surroundings surroundings);
 
@@ -94,6 +92,9 @@ class ChunkEngine final : public Engine {
               Function<void(Status)> done);
   void commit_changes(const ChunkKey& key, const Chunk& chunk, const Version& next, uint8_t slot,
                       std::vector<MetaChange>& changes);
+  void remove_patches(const ChunkKey& key, const VersionRef& version,
+                      std::initializer_list<const Version*> others,
+                      std::vector<MetaChange>& changes);
   void make_committed(const ChunkKey& key, const VersionRef& next);
   Status audit_rows(uint64_t used_bytes);
   void add_dedup(TargetId target, DedupRow row, std::vector<MetaChange>& changes);
@@ -118,6 +119,7 @@ class ChunkEngine final : public Engine {
   size_t reads_running_ = 0;
   Statistics statistics_;
   bool releasing_ = false;  // a sync was asked for to free held blocks
+  Folder folder_;
   std::unique_ptr<Committer> committer_;
   std::shared_ptr<char> alive_ = std::make_shared<char>();
 };

@@ -8,6 +8,7 @@
 
 #include "engine/block_pool.h"
 #include "engine/dedup_rows.h"
+#include "engine/patches.h"
 #include "engine/records.h"
 #include "engine/types.h"
 
@@ -19,8 +20,17 @@ struct Version {
   uint32_t stored_length = 0;  // bytes in the block; zeros from there to info.length
   BlockRef block;              // null when stored_length is 0
   std::shared_ptr<const std::vector<uint32_t>> checksums;  // of the stored bytes, per 4 KiB
+  // The stored bytes are the block's, with the patches from this version to its own over them.
+  ChunkVersion first_patch = 0;  // 0: none
+  PatchRows patches;             // those that are not in the block yet, oldest first
 };
 using VersionRef = std::shared_ptr<const Version>;
+
+struct ChunkKey {
+  TargetId target = 0;
+  ChunkId chunk;
+  auto operator<=>(const ChunkKey&) const = default;
+};
 
 struct Chunk {
   VersionRef committed;

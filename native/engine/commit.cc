@@ -1,6 +1,6 @@
-// The updates that write metadata only: commit, discard, drop, dedup rows; and the audit.
+// The updates that write metadata only: commit, discard, drop, dedup rows.
+#include <algorithm>
 #include <cerrno>
-#include <set>
 
 #include "base/check.h"
 #include "engine/chunk_engine.h"
@@ -76,6 +76,21 @@ void ChunkEngine::commit_now(const ChunkKey& key, uint64_t version, bool synced,
   submit(key, std::move(item), std::move(apply), std::move(done));
 }
 
+// The rows of patches that lie over `version` and not over `others`.
+void ChunkEngine::remove_patches(const ChunkKey& key, const VersionRef& version,
+                                 std::initializer_list<const Version*> others,
+                                 std::vector<MetaChange>& changes) {
+  if (!version) return;
+  for (const PatchRowRef& row : version->patches) {
+    bool kept = std::any_of(others.begin(), others.end(), [&](const Version* other) {
+      return other != nullptr &&
+             std::find(other->patches.begin(), other->patches.end(), row) != other->patches.end();
+    });
+    if (kept) continue;
+    changes.push_back({Kind::kDelete, patch_key(key.target, key.chunk, row->version()), {}});
+  }
+}
+
 // The rows that make `next`, whose row is or will be in `slot`, the committed version.
 void ChunkEngine::commit_changes(const ChunkKey& key, const Chunk& chunk, const Version& next,
                                  uint8_t slot, std::vector<MetaChange>& changes) {
@@ -84,7 +99,10 @@ void ChunkEngine::commit_changes(const ChunkKey& key, const Chunk& chunk, const 
     changes.push_back({Kind::kDelete, row_key(ChunkRow::kHead), {}});
     changes.push_back({Kind::kDelete, row_key(ChunkRow::kSlot0), {}});
     changes.push_back({Kind::kDelete, row_key(ChunkRow::kSlot1), {}});
+    remove_patches(key, chunk.committed, {}, changes);
+    remove_patches(key, chunk.pending, {chunk.committed.get()}, changes);
   } else {
+    remove_patches(key, chunk.committed, {&next}, changes);
     changes.push_back({Kind::kPut, row_key(ChunkRow::kHead), encode(HeadRecord{slot, kNoSlot})});
     if (chunk.committed) {
       changes.push_back({Kind::kDelete, row_key(slot_row(chunk.committed_slot)), {}});
@@ -106,6 +124,7 @@ void ChunkEngine::make_committed(const ChunkKey& key, const VersionRef& next) {
   chunk.committed_slot = chunk.free_slot();
   chunk.committed = next;
   chunk.pending = nullptr;
+  folder_.committed(key);
 }
 
 void ChunkEngine::discard(TargetId target, ChunkId chunk, Function<void(Status)> done) {
@@ -130,6 +149,7 @@ void ChunkEngine::discard_now(const ChunkKey& key, Function<void(Status)> done) 
                           encode(HeadRecord{chunk->committed_slot, kNoSlot})});
   item.changes.push_back(
       {Kind::kDelete, chunk_key(key.target, key.chunk, slot_row(chunk->free_slot())), {}});
+  remove_patches(key, chunk->pending, {chunk->committed.get()}, item.changes);
   auto apply = [this, key] { targets_.at(key.target).chunks.at(key.chunk).pending = nullptr; };
   submit(key, std::move(item), std::move(apply), std::move(done));
 }
@@ -155,6 +175,8 @@ void ChunkEngine::drop_now(const ChunkKey& key, Function<void(Status)> done) {
   for (ChunkRow row : {ChunkRow::kHead, ChunkRow::kSlot0, ChunkRow::kSlot1}) {
     item.changes.push_back({Kind::kDelete, chunk_key(key.target, key.chunk, row), {}});
   }
+  remove_patches(key, chunk->committed, {}, item.changes);
+  remove_patches(key, chunk->pending, {chunk->committed.get()}, item.changes);
   auto apply = [this, key] {
     targets_.at(key.target).chunks.erase(key.chunk);
     blocks_->trim();

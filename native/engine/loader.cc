@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 
 #include "base/check.h"
 
@@ -59,7 +60,28 @@ Status Loader::add_chunk_row(const ParsedKey& key, std::string_view value) {
   if (chunk_ == nullptr || target_ != key.target || id_ != key.chunk) {
     return bad("a version without the head of its chunk");
   }
+  if (key.row == ChunkRow::kPatch) return add_patch(key.version, value);
   return add_version(key.row == ChunkRow::kSlot0 ? 0 : 1, value);
+}
+
+// Patches follow the versions of their chunk, oldest first.
+Status Loader::add_patch(ChunkVersion version, std::string_view value) {
+  auto record = decode_patch(value);
+  if (!record.ok()) return record.status();
+  Buffer bytes = Buffer::allocate(record->bytes.size());
+  bytes.resize(record->bytes.size());
+  std::memcpy(bytes.data(), record->bytes.data(), record->bytes.size());
+  auto row = std::make_shared<const PatchRow>(version, record->first_block, std::move(bytes),
+                                              patch_bytes_);
+  bool used = false;
+  for (const auto& over : versions_) {
+    if (over->first_patch == 0 || version < over->first_patch || version > over->info.version) {
+      continue;
+    }
+    over->patches.push_back(row);
+    used = true;
+  }
+  return used ? Status() : bad("a patch that lies over no version");
 }
 
 Status Loader::add_head(const ParsedKey& key, std::string_view value) {
@@ -73,6 +95,7 @@ Status Loader::add_head(const ParsedKey& key, std::string_view value) {
   target_ = key.target;
   id_ = key.chunk;
   chunk_ = &(*target)->chunks[key.chunk];
+  versions_.clear();
   if (head_.committed_slot != kNoSlot) chunk_->committed_slot = head_.committed_slot;
   if (head_.committed_slot == kNoSlot && head_.pending_slot != kNoSlot) {
     chunk_->committed_slot = static_cast<uint8_t>(1 - head_.pending_slot);
@@ -109,11 +132,14 @@ Status Loader::add_version(uint8_t slot, std::string_view value) {
   version->stored_length = record->stored_length;
   version->block = std::move(*block);
   version->checksums = std::make_shared<std::vector<uint32_t>>(std::move(record->checksums));
+  version->first_patch = record->first_patch;
+  versions_.push_back(version);
   if (version->block) {
     version->block->protected_length =
         std::max<uint64_t>(version->block->protected_length, version->stored_length);
+    version->block->add_holder(version);
   }
-  *place = std::move(version);
+  *place = version;
   return Status();
 }
 

@@ -15,8 +15,10 @@ namespace fs3::engine {
 
 class Loader {
  public:
-  Loader(BlockStore& blocks, std::map<TargetId, Target>& targets)
-      : blocks_(blocks), targets_(targets) {}
+  // `patch_bytes` is what patches count themselves in.
+  Loader(BlockStore& blocks, std::map<TargetId, Target>& targets,
+         std::shared_ptr<uint64_t> patch_bytes)
+      : blocks_(blocks), targets_(targets), patch_bytes_(std::move(patch_bytes)) {}
 
   Status add(std::string_view key, std::string_view value);
   // After the last row.
@@ -27,11 +29,13 @@ class Loader {
   Status add_chunk_row(const ParsedKey& key, std::string_view value);
   Status add_head(const ParsedKey& key, std::string_view value);
   Status add_version(uint8_t slot, std::string_view value);
+  Status add_patch(ChunkVersion version, std::string_view value);
   Result<BlockRef> adopt(const VersionRecord& record);
   Result<Target*> target_of(TargetId target);
 
   BlockStore& blocks_;
   std::map<TargetId, Target>& targets_;
+  const std::shared_ptr<uint64_t> patch_bytes_;
   uint64_t times_opened_ = 0;
   std::set<BlockAddress> bad_in_use_;
   // The chunk whose rows are passing.
@@ -39,6 +43,7 @@ class Loader {
   TargetId target_ = 0;
   ChunkId id_;
   HeadRecord head_;
+  std::vector<std::shared_ptr<Version>> versions_;
 };
 
 }  // namespace fs3::engine

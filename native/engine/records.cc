@@ -12,13 +12,15 @@ namespace fs3::engine {
 namespace {
 
 constexpr uint8_t kSchema = 1;
+// Of a version row that names patches; without them it is kSchema and lacks the field.
+constexpr uint8_t kPatchedSchema = 2;
 
 Status bad(const char* what) { return Status(EBADMSG, "engine/record", what); }
 
 // Little-endian fields behind a schema byte, closed by a CRC32C.
 class Writer {
  public:
-  Writer() { put<uint8_t>(kSchema); }
+  explicit Writer(uint8_t schema = kSchema) { put<uint8_t>(schema); }
   template <typename T>
   void put(T value) {
     bytes_.append(reinterpret_cast<const char*>(&value), sizeof value);
@@ -46,8 +48,14 @@ class Reader {
     std::memcpy(&stored, bytes_.data() + bytes_.size() - sizeof stored, sizeof stored);
     bytes_.remove_suffix(sizeof stored);
     if (crc32c(0, bytes_.data(), bytes_.size()) != stored) return bad("crc: does not match");
-    if (get<uint8_t>() != kSchema) return bad("schema: unknown");
-    return Status();
+    schema_ = get<uint8_t>();
+    return schema_ == kSchema ? Status() : bad("schema: unknown");
+  }
+  // Of a record that has two.
+  Result<uint8_t> open_version() {
+    Status status = open();
+    if (status.ok() || schema_ == kPatchedSchema) return schema_;
+    return status;
   }
   // Zero, and remembered, when there are too few bytes.
   template <typename T>
@@ -70,6 +78,7 @@ class Reader {
 
  private:
   std::string_view bytes_;
+  uint8_t schema_ = 0;
   bool short_ = false;
 };
 
@@ -119,6 +128,8 @@ Status VersionRecord::check() const {
   if (!block.none() && class_bytes(block.size_class) < stored_length)
     return bad("block: too small");
   if (checksums.size() != blocks_of(stored_length)) return bad("checksums: wrong number");
+  if (first_patch > info.version) return bad("first_patch: over version");
+  if (first_patch != 0 && block.none()) return bad("first_patch: no block to lie over");
   return Status();
 }
 
@@ -145,7 +156,7 @@ Result<HeadRecord> decode_head(std::string_view bytes) {
 
 std::string encode(const VersionRecord& record) {
   FS3_CHECK(record.check().ok());
-  Writer out;
+  Writer out(record.first_patch == 0 ? kSchema : kPatchedSchema);
   out.put(static_cast<uint8_t>(record.info.kind));
   out.put<uint64_t>(record.info.version);
   out.put<uint32_t>(record.info.chain_version);
@@ -157,14 +168,15 @@ std::string encode(const VersionRecord& record) {
   out.put<uint32_t>(record.stored_length);
   out.put(record.block.size_class);
   out.put<uint32_t>(record.block.index);
+  if (record.first_patch != 0) out.put<uint64_t>(record.first_patch);
   out.put_bytes(record.checksums.data(), record.checksums.size() * sizeof(uint32_t));
   return out.close();
 }
 
 Result<VersionRecord> decode_version(std::string_view bytes) {
   Reader in(bytes);
-  Status status = in.open();
-  if (!status.ok()) return status;
+  auto schema = in.open_version();
+  if (!schema.ok()) return schema.status();
   VersionRecord record;
   record.info.kind = static_cast<UpdateKind>(in.get<uint8_t>());
   record.info.version = in.get<uint64_t>();
@@ -177,14 +189,40 @@ Result<VersionRecord> decode_version(std::string_view bytes) {
   record.stored_length = in.get<uint32_t>();
   record.block.size_class = in.get<uint8_t>();
   record.block.index = in.get<uint32_t>();
+  if (*schema == kPatchedSchema) {
+    record.first_patch = in.get<uint64_t>();
+    if (record.first_patch == 0) return bad("first_patch: zero");
+  }
   // The number of sums is what is left, not what a field says.
   size_t count = in.left() / sizeof(uint32_t);
   if (count > blocks_of(kChunkBytesMax)) return bad("checksums: too many");
   record.checksums.resize(count);
   for (uint32_t& sum : record.checksums) sum = in.get<uint32_t>();
-  status = in.close();
+  Status status = in.close();
   if (status.ok()) status = record.check();
   if (!status.ok()) return status;
+  return record;
+}
+
+std::string encode(const PatchRecord& record) {
+  Writer out;
+  out.put<uint32_t>(record.first_block);
+  out.put_bytes(record.bytes.data(), record.bytes.size());
+  return out.close();
+}
+
+Result<PatchRecord> decode_patch(std::string_view bytes) {
+  Reader in(bytes);
+  Status status = in.open();
+  if (!status.ok()) return status;
+  PatchRecord record;
+  record.first_block = in.get<uint32_t>();
+  size_t size = in.left();
+  if (size == 0 || size % kBlockBytes != 0) return bad("bytes: no whole blocks");
+  if (size > kChunkBytesMax || record.first_block > blocks_of(kChunkBytesMax - size)) {
+    return bad("first_block: the patch ends over 64 MiB");
+  }
+  record.bytes = bytes.substr(bytes.size() - size - sizeof(uint32_t), size);
   return record;
 }
 
@@ -268,6 +306,12 @@ std::string chunk_key(TargetId target, ChunkId chunk, ChunkRow row) {
   return key;
 }
 
+std::string patch_key(TargetId target, ChunkId chunk, ChunkVersion version) {
+  std::string key = chunk_key(target, chunk, ChunkRow::kPatch);
+  put_big<uint64_t>(key, version);
+  return key;
+}
+
 std::string dedup_key(TargetId target, const UpdateIdentity& identity) {
   std::string key = target_prefix(RowKind::kDedup, target);
   key.append(reinterpret_cast<const char*>(identity.client_id.data()), identity.client_id.size());
@@ -294,12 +338,16 @@ Result<ParsedKey> parse_key(std::string_view key) {
   auto has = [&](size_t size) { return key.size() == size; };
   switch (parsed.kind) {
     case RowKind::kChunk:
-      if (!has(25)) return bad("key: chunk key of a wrong length");
+      if (!has(25) && !has(33)) return bad("key: chunk key of a wrong length");
       parsed.target = get_big<uint64_t>(key);
       parsed.chunk.inode = get_big<uint64_t>(key);
       parsed.chunk.index = get_big<uint64_t>(key);
       parsed.row = static_cast<ChunkRow>(get_big<uint8_t>(key));
-      if (parsed.row > ChunkRow::kSlot1) return bad("key: unknown row of a chunk");
+      if (parsed.row > ChunkRow::kPatch) return bad("key: unknown row of a chunk");
+      if (has(8) != (parsed.row == ChunkRow::kPatch)) {
+        return bad("key: chunk key of a wrong length");
+      }
+      if (parsed.row == ChunkRow::kPatch) parsed.version = get_big<uint64_t>(key);
       return parsed;
     case RowKind::kDedup:
       if (!has(28)) return bad("key: dedup key of a wrong length");

@@ -44,7 +44,16 @@ struct VersionRecord {
   uint32_t stored_length = 0;  // bytes in the block; the rest up to info.length reads as zeros
   BlockAddress block;
   std::vector<uint32_t> checksums;  // per 4 KiB of the stored bytes
+  // Patches of this version and those after it, up to the version's own, lie over the block; 0:
+  // none.
+  ChunkVersion first_patch = 0;
   Status check() const;
+};
+
+// Whole blocks of 4 KiB of a version, which lie over its block from `first_block` on.
+struct PatchRecord {
+  uint32_t first_block = 0;
+  std::string_view bytes;
 };
 
 struct TargetRecord {
@@ -58,11 +67,14 @@ struct OpenedRecord {
 
 std::string encode(const HeadRecord& record);
 std::string encode(const VersionRecord& record);
+std::string encode(const PatchRecord& record);
 std::string encode(const TargetRecord& record);
 std::string encode(const OpenedRecord& record);
 std::string encode(const DedupRow& record);  // channel and client id are in the key
 Result<HeadRecord> decode_head(std::string_view bytes);
 Result<VersionRecord> decode_version(std::string_view bytes);
+// The bytes stay those of the argument.
+Result<PatchRecord> decode_patch(std::string_view bytes);
 Result<TargetRecord> decode_target(std::string_view bytes);
 Result<OpenedRecord> decode_opened(std::string_view bytes);
 // The identity comes from the key, but for the sequence.
@@ -78,9 +90,11 @@ enum class RowKind : char {
   kDedup = 'd',
   kOpened = 'o',
 };
-enum class ChunkRow : uint8_t { kHead = 0, kSlot0 = 1, kSlot1 = 2 };
+enum class ChunkRow : uint8_t { kHead = 0, kSlot0 = 1, kSlot1 = 2, kPatch = 3 };
 
 std::string chunk_key(TargetId target, ChunkId chunk, ChunkRow row);
+// Of the patch that the update to `version` is.
+std::string patch_key(TargetId target, ChunkId chunk, ChunkVersion version);
 inline ChunkRow slot_row(uint8_t slot) { return slot == 0 ? ChunkRow::kSlot0 : ChunkRow::kSlot1; }
 std::string dedup_key(TargetId target, const UpdateIdentity& identity);
 std::string target_key(TargetId target);
@@ -94,8 +108,9 @@ struct ParsedKey {
   TargetId target = 0;
   ChunkId chunk;  // kChunk
   ChunkRow row = ChunkRow::kHead;
-  UpdateIdentity identity;  // kDedup, without sequence
-  BlockAddress block;       // kBad
+  ChunkVersion version = 0;  // kPatch
+  UpdateIdentity identity;   // kDedup, without sequence
+  BlockAddress block;        // kBad
 };
 Result<ParsedKey> parse_key(std::string_view key);
 

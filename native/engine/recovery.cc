@@ -63,6 +63,9 @@ Status ChunkEngine::recover() {
   if (!status.ok()) return status;
   blocks_->finish_recovery();
   committer_ = std::make_unique<Committer>(reactor_, *meta_);
+  for (const auto& [id, target] : targets_) {
+    for (const auto& [chunk, versions] : target.chunks) folder_.committed({id, chunk});
+  }
   return Status();
 }
 
@@ -108,7 +111,7 @@ Status ChunkEngine::format(const std::string& meta_directory) {
 }
 
 Status ChunkEngine::load() {
-  Loader loader(*blocks_, targets_);
+  Loader loader(*blocks_, targets_, folder_.total());
   Status status = meta_->scan([&](std::string_view key, std::string_view value) {
     Status row = loader.add(key, value);
     if (row.ok()) return row;

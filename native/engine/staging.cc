@@ -114,14 +114,63 @@ void Staging::plan_write() {
   next_->stored_length = data_length_ == 0 ? old_stored() : std::max(old_stored(), data_end());
   kept_end_ = old_stored();
   if (data_length_ == 0) return share_block();
+  if (can_patch()) return plan_patch();
   // In place only past every byte that any version which may still be read, or come back after a
   // crash, has in this block.
   const Chunk* chunk = engine_.find(key_);
   bool in_place = old_ && old_->block && !chunk->pending && !old_->block->bad &&
                   data_begin() >= old_stored() && old_->block->protected_length == old_stored() &&
-                  stored() <= old_->block->bytes();
+                  stored() <= old_->block->bytes() &&
+                  !any_touches(old_->patches, old_stored() / kBlockBytes);
   if (in_place) return use_block(old_->block, static_cast<uint32_t>(round_down(old_stored())));
   allocate_new(class_of(stored()), false);
+}
+
+bool Staging::can_patch() const {
+  const PatchLimits& limits = engine_.folder_.limits();
+  if (engine_.folder_.full()) return false;
+  if (round_up(data_end()) - patch_begin() > limits.row_bytes) return false;
+  if (!old_ || !old_->block) return true;
+  return !old_->block->bad && stored() <= old_->block->bytes() &&
+         old_->patches.size() < limits.rows;
+}
+
+void Staging::plan_patch() {
+  if (old_ && old_->block) return patch_block(old_->block);
+  engine_.allocate(class_of(stored()), [self = shared_from_this()](Result<BlockRef> block) {
+    if (!block.ok()) return self->finish_error(block.status());
+    self->patch_block(std::move(*block));
+  });
+}
+
+void Staging::patch_block(BlockRef block) {
+  block->protected_length = std::max<uint64_t>(block->protected_length, stored());
+  next_->block = std::move(block);
+  share_with_old();
+  if (old_ && old_->checksums) sums_ = *old_->checksums;
+  sums_.resize(blocks_of(stored()));
+  Segment segment{patch_begin(), std::min(stored(), static_cast<uint32_t>(round_up(data_end())))};
+  compose_segment(segment, [self = shared_from_this(), segment](Result<Buffer> bytes) {
+    if (!bytes.ok()) return self->finish_error(bytes.status());
+    auto row = std::make_shared<const PatchRow>(self->request_.version, segment.begin / kBlockBytes,
+                                                std::move(*bytes), self->engine_.folder_.total());
+    // What the new row hides need not be kept, once this version is the committed one.
+    std::erase_if(self->next_->patches, [&row](const PatchRowRef& older) {
+      return row->covers(older->begin(), older->end());
+    });
+    self->next_->patches.push_back(row);
+    self->next_->first_patch = self->next_->patches.front()->version();
+    self->patch_ = std::move(row);
+    ++self->engine_.statistics_.patches;
+    self->finish();
+  });
+}
+
+// The new version lies in the old one's block, under the old one's patches.
+void Staging::share_with_old() {
+  if (!old_ || next_->block != old_->block) return;
+  next_->first_patch = old_->first_patch;
+  next_->patches = old_->patches;
 }
 
 void Staging::plan_truncate() {
@@ -150,6 +199,7 @@ void Staging::allocate_new(uint8_t size_class, bool may_share) {
 void Staging::share_block() {
   if (!old_ || !old_->block) return finish();
   next_->block = old_->block;
+  share_with_old();
   sums_ = *old_->checksums;
   sums_.resize(blocks_of(stored()));
   uint32_t last = static_cast<uint32_t>(sums_.size()) - 1;
@@ -172,6 +222,7 @@ void Staging::use_block(BlockRef block, uint32_t dirty_begin) {
   FS3_CHECK(dirty_begin % kBlockBytes == 0);
   block->protected_length = std::max<uint64_t>(block->protected_length, stored());
   next_->block = std::move(block);
+  share_with_old();
   sums_.resize(blocks_of(stored()));
   for (uint32_t i = 0; i < dirty_begin / kBlockBytes; ++i) sums_[i] = (*old_->checksums)[i];
   cursor_ = dirty_begin;
@@ -186,7 +237,10 @@ void Staging::next_segments() {
     if (is_direct(segment.begin)) {
       write_direct(segment);
     } else {
-      write_composed(segment);
+      compose_segment(segment, [self = shared_from_this(), segment](Result<Buffer> bytes) {
+        if (!bytes.ok()) return self->segment_done(bytes.status());
+        self->write(segment, std::move(*bytes));
+      });
     }
   }
   if (in_flight_ > 0) return;
@@ -215,15 +269,18 @@ void Staging::write_direct(Segment segment) {
   write(segment, std::move(buffer));
 }
 
-void Staging::write_composed(Segment segment) {
+// The segment's new bytes, in whole blocks; their sums are known when it calls back.
+void Staging::compose_segment(Segment segment, Function<void(Result<Buffer>)> done) {
   Buffer buffer = Buffer::allocate(round_up(segment.size()));
   buffer.resize(round_up(segment.size()));
-  read_kept(segment, buffer, [self = shared_from_this(), segment, buffer](Status status) {
-    if (!status.ok()) return self->segment_done(status);
-    self->compose(segment, buffer);
-    self->sum_blocks(segment, buffer);
-    self->write(segment, buffer);
-  });
+  read_kept(
+      segment, buffer,
+      [self = shared_from_this(), segment, buffer, done = std::move(done)](Status status) mutable {
+        if (!status.ok()) return done(std::move(status));
+        self->compose(segment, buffer);
+        self->sum_blocks(segment, buffer);
+        done(std::move(buffer));
+      });
 }
 
 // Reads what the segment keeps of the old bytes, on both sides of the new data, into its place.
@@ -331,6 +388,15 @@ CommitItem Staging::commit_item(const Chunk* chunk) {
   item.kept.push_back(next_);
   item.kept.push_back(current.pending);
   if (wrote_) item.written = &engine_.blocks_->file(next_->block->address().size_class);
+  engine_.remove_patches(key_, current.pending, {current.committed.get(), next_.get()},
+                         item.changes);
+  if (patch_) {
+    std::string_view bytes(reinterpret_cast<const char*>(patch_->bytes().data()),
+                           patch_->bytes().size());
+    item.changes.push_back({MetaChange::Kind::kPut,
+                            patch_key(key_.target, key_.chunk, patch_->version()),
+                            encode(PatchRecord{patch_->first_block(), bytes})});
+  }
   bool removal = request_.kind == UpdateKind::kRemove;
   if (!request_.commit || !removal) {
     item.changes.push_back({MetaChange::Kind::kPut,
@@ -354,6 +420,7 @@ void Staging::finish() {
   uint32_t sum = combine_blocks(sums_, stored());
   next_->info.checksum = extend_with_zeros(sum, next_->info.length - stored());
   next_->checksums = std::make_shared<const std::vector<uint32_t>>(std::move(sums_));
+  if (next_->block) next_->block->add_holder(next_);
   if (request_.commit) ++engine_.statistics_.commits;
   request_.data = Buffer();
   CommitItem item = commit_item(engine_.find(key_));

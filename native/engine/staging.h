@@ -1,10 +1,11 @@
 // Staging: one stage() on its way from the request to a durable version.
 //
-// It decides where the new bytes go (a new block, or past the end in the old one), writes them in
-// segments with what must be kept of the old bytes, computes the checksums as they pass, and hands
-// the metadata to the committer.
+// It decides where the new bytes go (a new block, past the end in the old one, or a patch over it),
+// writes them in segments with what must be kept of the old bytes, computes the checksums as they
+// pass, and hands the metadata to the committer.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -33,6 +34,9 @@ class Staging : public std::enable_shared_from_this<Staging> {
   void plan();
   void plan_write();
   void plan_truncate();
+  bool can_patch() const;
+  void plan_patch();
+  void patch_block(BlockRef block);
   void allocate_new(uint8_t size_class, bool may_share);
   void share_block();
   void use_block(BlockRef block, uint32_t dirty_begin);
@@ -41,7 +45,7 @@ class Staging : public std::enable_shared_from_this<Staging> {
   Segment segment_at(uint32_t begin) const;
   bool is_direct(uint32_t begin) const;
   void write_direct(Segment segment);
-  void write_composed(Segment segment);
+  void compose_segment(Segment segment, Function<void(Result<Buffer>)> done);
   void read_kept(Segment segment, const Buffer& buffer, Function<void(Status)> done);
   void read_range(Segment range, uint32_t buffer_begin, const Buffer& buffer,
                   Function<void(Status)> done);
@@ -60,6 +64,11 @@ class Staging : public std::enable_shared_from_this<Staging> {
   uint32_t stored() const { return next_->stored_length; }
   uint32_t old_stored() const { return old_ ? old_->stored_length : 0; }
   uint32_t old_length() const { return old_ ? old_->info.length : 0; }
+  // Where a patch begins: at the new data, or at the old end when zeros lie between.
+  uint32_t patch_begin() const {
+    return static_cast<uint32_t>(round_down(std::min(data_begin(), old_stored())));
+  }
+  void share_with_old();
 
   ChunkEngine& engine_;
   StageRequest request_;
@@ -75,6 +84,7 @@ class Staging : public std::enable_shared_from_this<Staging> {
   uint32_t cursor_ = 0;         // where the next segment begins
   size_t in_flight_ = 0;        // segments
   bool wrote_ = false;
+  PatchRowRef patch_;  // of this update
   Status error_;
 };
 

@@ -70,7 +70,8 @@ using BlockCounts = std::array<uint32_t, kSizeClasses>;
 
 struct Statistics {
   uint64_t reads = 0, read_bytes = 0, stages = 0, staged_bytes = 0, commits = 0, syncs = 0,
-           checksum_errors = 0, copied_bytes = 0;
+           checksum_errors = 0, copied_bytes = 0, patches = 0, folded_bytes = 0;
+  uint64_t patch_bytes = 0;  // that lie over their blocks now
 };
 
 }  // namespace fs3::engine

@@ -135,6 +135,9 @@ nb::dict engine_counts(const engine::Statistics& s) {
   out["syncs"] = s.syncs;
   out["checksum_errors"] = s.checksum_errors;
   out["copied_bytes"] = s.copied_bytes;
+  out["patches"] = s.patches;
+  out["folded_bytes"] = s.folded_bytes;
+  out["patch_bytes"] = s.patch_bytes;
   return out;
 }
 

@@ -29,6 +29,7 @@ NODES = (1, 2, 3)
 CHUNK = (5, 0)
 BYTES = os.urandom(200_000)
 MARK = BYTES[100_000:100_032]  # where it rots
+NEW = os.urandom(30_000)  # an update that copies the chunk; a smaller one would leave MARK alone
 
 
 @pytest.fixture
@@ -78,19 +79,30 @@ def test_an_update_on_top_of_it_is_the_same_on_every_replica(
 ) -> None:
     client.write(CHUNK, 0, BYTES)
     rot_on(rig, node)
-    client.write(CHUNK, 50_000, b"new")
-    expected = BYTES[:50_000] + b"new" + BYTES[50_003:]
+    client.write(CHUNK, 50_000, NEW)
+    expected = BYTES[:50_000] + NEW + BYTES[80_000:]
     assert [client.read_until_done(CHUNK, n) for n in NODES] == [expected] * 3
     assert rig.counts(node)["repaired"] == 1
     assert rig.state(node) == 1, "the disk is not given up for one bad block"
+
+
+def test_a_small_update_beside_it_is_kept_by_the_repair(rig: Rig, client: ChainClient) -> None:
+    client.write(CHUNK, 0, BYTES)
+    rot_on(rig, 2)
+    client.write(CHUNK, 50_000, b"new")
+    with pytest.raises(Fs3Error):
+        client.read(CHUNK, 2)
+    wait_repaired(rig, 2)
+    expected = BYTES[:50_000] + b"new" + BYTES[50_003:]
+    assert [client.read(CHUNK, n) for n in NODES] == [expected] * 3
 
 
 def test_two_copies_rot_and_the_third_is_enough(rig: Rig, client: ChainClient) -> None:
     client.write(CHUNK, 0, BYTES)
     rot_on(rig, 1)
     rot_on(rig, 2)
-    client.write(CHUNK, 50_000, b"new")
-    expected = BYTES[:50_000] + b"new" + BYTES[50_003:]
+    client.write(CHUNK, 50_000, NEW)
+    expected = BYTES[:50_000] + NEW + BYTES[80_000:]
     assert [client.read_until_done(CHUNK, n) for n in NODES] == [expected] * 3
 
 
@@ -107,18 +119,18 @@ def test_large_chunks_are_fetched_in_pieces(rig: Rig, client: ChainClient) -> No
 
 
 def test_under_load_every_acknowledged_byte_is_read(rig: Rig, client: ChainClient) -> None:
-    contents = {(7, index): os.urandom(9000) for index in range(30)}
+    contents = {(7, index): os.urandom(40_000) for index in range(30)}
     for chunk, content in contents.items():
         client.write(chunk, 0, content)
     with Load(client) as load:
         for chunk, content in contents.items():
             rot_on(rig, chunk[1] % 3 + 1, content[:32])
-            client.write(chunk, 8990, b"0123456789")
+            client.write(chunk, 10_000, NEW)
         load.more(20)
     load.verify(NODES)
     for chunk, content in contents.items():
         for node in NODES:
-            assert client.read_until_done(chunk, node) == content[:8990] + b"0123456789"
+            assert client.read_until_done(chunk, node) == content[:10_000] + NEW
 
 
 def test_damage_is_known_after_a_restart_and_not_taken_for_level(

@@ -29,14 +29,19 @@ bool decode(uint8_t which, std::string_view bytes) {
       return same_again(decode_target(bytes), bytes);
     case 3:
       return same_again(decode_opened(bytes), bytes);
-    default:
+    case 4:
       return same_again(decode_dedup(UpdateIdentity{}, bytes), bytes);
+    default:
+      return same_again(decode_patch(bytes), bytes);
   }
 }
 
 std::string key_of(const ParsedKey& parsed) {
   switch (parsed.kind) {
     case RowKind::kChunk:
+      if (parsed.row == ChunkRow::kPatch) {
+        return patch_key(parsed.target, parsed.chunk, parsed.version);
+      }
       return chunk_key(parsed.target, parsed.chunk, parsed.row);
     case RowKind::kDedup:
       return dedup_key(parsed.target, parsed.identity);
@@ -63,7 +68,7 @@ const size_t kSealedFrom = 1;
 
 bool accepts(std::string_view input) {
   Input in(input);
-  uint8_t which = in.byte() % 6;
+  uint8_t which = in.byte() % 7;
   std::string_view bytes = in.rest();
   if (which == 5) return parse(bytes);
   std::string closed(bytes);

@@ -208,6 +208,16 @@ def version_record(version: int, length: int, size_class: int, block: int) -> by
     return body + struct.pack("<IBI", length, size_class, block) + bytes(4 * sums)
 
 
+def patched_record(version: int, length: int, size_class: int, block: int, first: int) -> bytes:
+    plain = version_record(version, length, size_class, block)
+    sums = 4 * ((length + 4095) // 4096)
+    return b"\2" + plain[1:-sums] + struct.pack("<Q", first) + plain[-sums:]
+
+
+def patch_key(target: int, inode: int, index: int, version: int) -> bytes:
+    return chunk_key(target, inode, index, 3) + struct.pack(">Q", version)
+
+
 def dedup_record() -> bytes:
     return struct.pack("<BQQQQII", 1, 3, 7, 3, 6, 4096, 99)
 
@@ -229,7 +239,10 @@ def records() -> Seeds:
         "golden-dedup": b"\4" + sealed(dedup_record()),
         "golden-dedup-touched": b"\4" + sealed(dedup_record() + struct.pack("<Q", 7)),
         "dedup-touched-zero": b"\4" + sealed(dedup_record() + bytes(8)),
+        "golden-patched-version": b"\1" + sealed(patched_record(6, 8192, 1, 3, 5)),
+        "golden-patch": b"\6" + sealed(struct.pack("<BI", 1, 9) + b"p" * 4096),
         "key-chunk": b"\5" + chunk_key(301, 7, 3, 1),
+        "key-patch": b"\5" + patch_key(301, 7, 3, 6),
         "key-dedup": b"\5" + dedup_key(301),
         "key-bad": b"\5b" + struct.pack(">BI", 4, 9),
         "key-target": b"\5a" + struct.pack(">Q", 301),
@@ -274,7 +287,19 @@ def loads() -> Seeds:
         other[0],
         (other[1][0], version_record(1, 8192, 1, 3)),
     ]
+    patched = [
+        (chunk_key(301, 9, 0, 0), head_record(0, 1)),
+        (chunk_key(301, 9, 0, 1), patched_record(5, 8192, 1, 5, 4)),
+        (chunk_key(301, 9, 0, 2), patched_record(6, 8192, 1, 5, 4)),
+        *(
+            (patch_key(301, 9, 0, version), struct.pack("<BI", 1, version - 4))
+            for version in (4, 6)
+        ),
+    ]
+    stray = patch_key(301, 9, 0, 7), struct.pack("<BI", 1, 0)
     return {
+        "patched-closed": rows([target, *patched], True),
+        "stray-patch": rows([target, *patched, stray], True),
         "golden-disk": rows(sound, False),
         "golden-disk-closed": rows(sound, True),
         "bad-block": rows([target, bad, *chunk], True),

@@ -5,8 +5,10 @@
 #include <cstring>
 #include <map>
 #include <string>
+#include <thread>
 
 #include "base/crc32c.h"
+#include "disk/posix_disk.h"
 #include "disk/sim_disk.h"
 #include "engine/chunk_engine.h"
 #include "engine/engine.h"
@@ -42,6 +44,10 @@ inline std::string pattern(size_t size, uint32_t seed) {
   return bytes;
 }
 
+// Limits that a test reaches: the folder runs all the time.
+constexpr engine::PatchLimits kTinyPatches{
+    .row_bytes = 16 << 10, .rows = 6, .fold_bytes = 4 << 10, .bytes_max = 96 << 10};
+
 constexpr TargetId kTarget = 11;
 inline const std::string kCluster = "0123456789abcdef";
 
@@ -57,9 +63,16 @@ class EngineWorld {
 
   Status open() {
     auto engine = harness_.on([&]() -> Result<std::unique_ptr<engine::Engine>> {
-      if (medium_ == nullptr) return engine::Engine::open(harness_.reactor(), options_);
-      std::filesystem::create_directory(options_.directory);
-      engine::Surroundings surroundings{disk::open_sim_disk(harness_.reactor(), *medium_), env_};
+      engine::Surroundings surroundings{nullptr, env_, patches_};
+      if (medium_ == nullptr) {
+        auto disk = disk::open_posix_disk(
+            harness_.reactor(), {.directory = options_.directory, .create = options_.create});
+        if (!disk.ok()) return disk.status();
+        surroundings.disk = std::move(*disk);
+      } else {
+        std::filesystem::create_directory(options_.directory);
+        surroundings.disk = disk::open_sim_disk(harness_.reactor(), *medium_);
+      }
       return engine::ChunkEngine::open(harness_.reactor(), options_, std::move(surroundings));
     });
     if (!engine.ok()) return engine.status();
@@ -150,8 +163,13 @@ class EngineWorld {
     auto state = get(chunk);
     return state ? state->committed.version : 0;
   }
+  // The folder may be at work; it ends by itself.
   Status audit() {
-    return harness_.on([&] { return engine_->audit(); });
+    while (true) {
+      Status status = harness_.on([&] { return engine_->audit(); });
+      if (status.code() != kBusy) return status;
+      std::this_thread::yield();
+    }
   }
   engine::Space space() {
     return harness_.on([&] { return engine_->space(); });
@@ -169,11 +187,13 @@ class EngineWorld {
   ReactorHarness& harness() { return harness_; }
   const std::string& directory() const { return options_.directory; }
   void set_env(rocksdb::Env* env) { env_ = env; }
+  void set_patches(engine::PatchLimits limits) { patches_ = limits; }
 
  private:
   TemporaryDirectory directory_;
   disk::SimMedium* medium_;
   rocksdb::Env* env_ = nullptr;
+  engine::PatchLimits patches_;
   engine::Options options_;
   ReactorHarness harness_;
   std::unique_ptr<engine::Engine> engine_;

@@ -74,6 +74,7 @@ class PowerLoss {
   explicit PowerLoss(uint64_t seed)
       : medium_(seed), env_(medium_, seed), world_(&medium_), maker_(seed, 60000) {
     world_.set_env(&env_);
+    world_.set_patches(kTinyPatches);
   }
 
   // Random updates one after the other over few chunks until the power goes.
@@ -134,6 +135,41 @@ TEST(PowerLossTest, AtEveryCall) {
     if (testing::Test::HasFailure()) return;
   }
   EXPECT_GT(points, 80);
+}
+
+// Small overwrites of a few chunks, so that the folder is always at work in some of them.
+TEST(PowerLossTest, AtEveryCallOfAFold) {
+  bool survived = false;
+  uint64_t folded = 0;
+  for (uint64_t point = 0; !survived; ++point) {
+    PowerLoss loss(point);
+    loss.world_.start();
+    for (uint64_t index = 0; index < 2; ++index) {
+      ASSERT_OK(loss.world_.write({1, index}, 0, pattern(60000, 1)).status());
+      ModelChunk model{.exists = true, .version = 1, .content = pattern(60000, 1)};
+      loss.chunks_[{1, index}].states = {model};
+    }
+    loss.medium_.power_off_after(point);
+    for (uint32_t i = 0; i < 10 && loss.medium_.is_on(); ++i) {
+      ChunkId id{1, i % 2};
+      ModelChunk model = loss.chunks_[id].latest();
+      std::string data = pattern(4096, i);
+      uint32_t offset = 4096 * (i % 6 / 2);
+      ModelUpdate update{
+          .request = loss.world_.request(UpdateKind::kWrite, id, model.version + 1, offset, data)};
+      update.request.commit = true;
+      ++model.version;
+      model.content.replace(offset, data.size(), data);
+      update.after = model;
+      loss.perform(id, std::move(update));
+    }
+    folded += loss.world_.statistics().folded_bytes;
+    survived = loss.medium_.is_on();
+    loss.crash();
+    loss.check("power lost at call " + std::to_string(point));
+    if (testing::Test::HasFailure()) return;
+  }
+  EXPECT_GT(folded, 100u << 10);
 }
 
 TEST(PowerLossTest, AtEveryCallOfTheFirstStart) {
@@ -197,10 +233,10 @@ TEST(PowerLossTest, AppendAfterACutThatIsNotDurable) {
       loss.perform(kChunk, std::move(commit));
       loss.medium_.power_off_after(point);
       ModelUpdate append{
-          .request = loss.world_.request(UpdateKind::kWrite, kChunk, 3, 40000, pattern(9000, 2))};
+          .request = loss.world_.request(UpdateKind::kWrite, kChunk, 3, 40000, pattern(20000, 2))};
       model.pending = UpdateKind::kWrite;
       model.pending_version = 3;
-      model.pending_content = pattern(40000, 1) + pattern(9000, 2);
+      model.pending_content = pattern(40000, 1) + pattern(20000, 2);
       append.after = model;
       loss.perform(kChunk, std::move(append));
       survived = loss.medium_.is_on();
@@ -390,6 +426,7 @@ TEST(Soak, OnTheSimulatedDisk) {
   for (uint64_t seed = 10; seed < 16; ++seed) {
     disk::SimMedium medium(seed);
     EngineWorld world(&medium);
+    if (seed % 2 == 0) world.set_patches(kTinyPatches);
     world.start();
     soak(world, seed, 500, 100000);
   }
@@ -423,6 +460,45 @@ TEST(Records, DamageIsRefusedNeverBelieved) {
   }
 }
 
+TEST(Records, APatchedVersionSaysSo) {
+  engine::VersionRecord record;
+  record.info.version = 7;
+  record.info.kind = UpdateKind::kWrite;
+  record.info.length = record.stored_length = 5000;
+  record.block = {2, 3};
+  record.checksums = {1, 2};
+  std::string plain = engine::encode(record);
+  record.first_patch = 5;
+  std::string bytes = engine::encode(record);
+  EXPECT_EQ(bytes.size(), plain.size() + 8);
+  auto decoded = engine::decode_version(bytes);
+  ASSERT_TRUE(decoded.ok());
+  EXPECT_EQ(decoded->first_patch, 5u);
+  EXPECT_EQ(engine::encode(*decoded), bytes);
+  for (size_t bit = 0; bit < bytes.size() * 8; ++bit) {
+    std::string flipped = bytes;
+    flipped[bit / 8] = static_cast<char>(flipped[bit / 8] ^ 1 << bit % 8);
+    EXPECT_FALSE(engine::decode_version(flipped).ok());
+  }
+}
+
+TEST(Records, PatchesAreWholeBlocks) {
+  std::string bytes = engine::encode(engine::PatchRecord{9, pattern(8192, 1)});
+  auto decoded = engine::decode_patch(bytes);
+  ASSERT_TRUE(decoded.ok());
+  EXPECT_EQ(decoded->first_block, 9u);
+  EXPECT_TRUE(decoded->bytes == pattern(8192, 1));
+  for (size_t size : {size_t{0}, size_t{8}, bytes.size() - 4096, bytes.size() - 1}) {
+    EXPECT_FALSE(engine::decode_patch(bytes.substr(0, size)).ok());
+  }
+  for (const auto& [first_block, size] : {std::pair{0u, 0u}, {0u, 100u}, {16384u, 4096u}}) {
+    std::string wrong = engine::encode(engine::PatchRecord{first_block, pattern(size, 1)});
+    EXPECT_FALSE(engine::decode_patch(wrong).ok()) << first_block << " " << size;
+  }
+  EXPECT_TRUE(
+      engine::decode_patch(engine::encode(engine::PatchRecord{16383, pattern(4096, 1)})).ok());
+}
+
 // Fields that contradict each other are refused also under a sound CRC.
 TEST(Records, RelationsAreChecked) {
   engine::VersionRecord sound;
@@ -446,6 +522,13 @@ TEST(Records, RelationsAreChecked) {
   refused([](auto& r) { r.block.size_class = 15; });
   refused([](auto& r) { r.block.size_class = 0; });
   refused([](auto& r) { r.checksums.pop_back(); });
+  refused([](auto& r) { r.first_patch = 2; });
+  refused([](auto& r) {
+    r.first_patch = 1;
+    r.stored_length = 0;
+    r.block = {};
+    r.checksums.clear();
+  });
   EXPECT_FALSE((engine::HeadRecord{0, 0}.check().ok()));
   EXPECT_FALSE((engine::HeadRecord{engine::kNoSlot, engine::kNoSlot}.check().ok()));
   EXPECT_FALSE((engine::HeadRecord{2, 0}.check().ok()));
@@ -508,6 +591,13 @@ TEST(Records, KeysComeBack) {
   EXPECT_EQ(key->row, engine::ChunkRow::kSlot1);
   EXPECT_LT(engine::chunk_key(9, {3, 255}, engine::ChunkRow::kHead),
             engine::chunk_key(9, {3, 256}, engine::ChunkRow::kHead));
+  auto patch = engine::parse_key(engine::patch_key(9, {3, 4}, 5));
+  ASSERT_TRUE(patch.ok());
+  EXPECT_EQ(patch->row, engine::ChunkRow::kPatch);
+  EXPECT_EQ(patch->version, 5u);
+  EXPECT_FALSE(engine::parse_key(engine::chunk_key(9, {3, 4}, engine::ChunkRow::kPatch)).ok());
+  EXPECT_FALSE(
+      engine::parse_key(engine::chunk_key(9, {3, 4}, engine::ChunkRow::kHead) + "12345678").ok());
   for (const char* bad : {"", "c", "z123", "a1234567", "b1234", "cc"}) {
     EXPECT_FALSE(engine::parse_key(bad).ok());
   }

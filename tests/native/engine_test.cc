@@ -19,11 +19,15 @@ constexpr uint32_t kKiB = 1 << 10;
 constexpr uint32_t kMiB = 1 << 20;
 constexpr ChunkId kChunk{5, 0};
 
-// Each test runs on a real directory and on a simulated disk, and ends in an audit, before and
-// after a restart.
-class EngineTest : public testing::TestWithParam<bool> {
+enum class On { kPosix, kPosixFolding, kSimulated };
+
+// Each test runs on a real directory, also with a folder that never rests, and on a simulated disk,
+// and ends in an audit, before and after a restart.
+class EngineTest : public testing::TestWithParam<On> {
  protected:
-  EngineTest() : world_(GetParam() ? &medium_ : nullptr) {}
+  EngineTest() : world_(GetParam() == On::kSimulated ? &medium_ : nullptr) {
+    if (GetParam() == On::kPosixFolding) world_.set_patches(kTinyPatches);
+  }
   void SetUp() override { world_.start(); }
   void TearDown() override {
     if (!world_.is_open() || world_.engine().failed()) return;
@@ -44,8 +48,13 @@ class EngineTest : public testing::TestWithParam<bool> {
   EngineWorld world_;
 };
 
-INSTANTIATE_TEST_SUITE_P(Disks, EngineTest, testing::Values(false, true),
-                         [](const auto& info) { return info.param ? "simulated" : "posix"; });
+std::string name_of(const testing::TestParamInfo<On>& info) {
+  if (info.param == On::kSimulated) return "simulated";
+  return info.param == On::kPosixFolding ? "folding" : "posix";
+}
+
+INSTANTIATE_TEST_SUITE_P(Disks, EngineTest,
+                         testing::Values(On::kPosix, On::kPosixFolding, On::kSimulated), name_of);
 
 TEST_P(EngineTest, WriteAndRead) {
   std::string data = pattern(kMiB, 1);
@@ -107,10 +116,10 @@ TEST_P(EngineTest, AppendInPlaceUsesTheSameBlock) {
   ASSERT_OK(world_.write(kChunk, 0, pattern(600 * kKiB + 10, 1)).status());
   uint64_t used = world_.space().used_bytes;
   uint64_t copied = world_.statistics().copied_bytes;
-  ASSERT_OK(world_.write(kChunk, 600 * kKiB + 10, pattern(5000, 2)).status());
+  ASSERT_OK(world_.write(kChunk, 600 * kKiB + 10, pattern(20000, 2)).status());
   EXPECT_EQ(world_.space().used_bytes, used);
   EXPECT_EQ(world_.statistics().copied_bytes - copied, 4096u);
-  expect_content(kChunk, pattern(600 * kKiB + 10, 1) + pattern(5000, 2));
+  expect_content(kChunk, pattern(600 * kKiB + 10, 1) + pattern(20000, 2));
 }
 
 TEST_P(EngineTest, GapsReadAsZeros) {
@@ -508,23 +517,24 @@ TEST_P(EngineTest, ReadOfACutVersionIsWhole) {
   ASSERT_OK(world_.truncate(kChunk, 40000).status());
   uint64_t used = world_.space().used_bytes;
   uint64_t copied = world_.statistics().copied_bytes;
-  ASSERT_OK(world_.write(kChunk, 40000, pattern(9000, 2)).status());
+  ASSERT_OK(world_.write(kChunk, 40000, pattern(20000, 2)).status());
   EXPECT_GE(world_.statistics().copied_bytes - copied, 40000u);  // elsewhere
-  ASSERT_OK(world_.write(kChunk, 49000, "in place again").status());
+  ASSERT_OK(world_.write(kChunk, 60000, "in place again").status());
   EXPECT_EQ(world_.space().used_bytes, used);
-  expect_content(kChunk, pattern(40000, 1) + pattern(9000, 2) + "in place again");
+  expect_content(kChunk, pattern(40000, 1) + pattern(20000, 2) + "in place again");
 }
 
 TEST_P(EngineTest, UnsyncedCommitHoldsItsOldBlockBack) {
-  ASSERT_OK(world_.write(kChunk, 0, pattern(4096, 1)).status());
+  constexpr uint32_t kBytes = 32 * kKiB;  // no patch
+  ASSERT_OK(world_.write(kChunk, 0, pattern(kBytes, 1)).status());
   ASSERT_OK(
-      world_.stage(world_.request(UpdateKind::kWrite, kChunk, 2, 0, pattern(4096, 2))).status());
-  EXPECT_EQ(world_.space().used_bytes, 8192u);
+      world_.stage(world_.request(UpdateKind::kWrite, kChunk, 2, 0, pattern(kBytes, 2))).status());
+  EXPECT_EQ(world_.space().used_bytes, 2 * kBytes);
   ASSERT_OK(world_.commit(kChunk, 2, false));
-  EXPECT_EQ(world_.space().used_bytes, 8192u);  // version 1 may come back
+  EXPECT_EQ(world_.space().used_bytes, 2 * kBytes);  // version 1 may come back
   ASSERT_OK(world_.commit(kChunk, 2));
   ASSERT_OK(world_.write({6, 6}, 0, "any synced update").status());
-  EXPECT_EQ(world_.space().used_bytes, 8192u);  // one block each
+  EXPECT_EQ(world_.space().used_bytes, kBytes + 4096);
 }
 
 // ---- opening
@@ -747,7 +757,7 @@ TEST(EngineFailure, WriteErrorIsFinal) {
   world.start();
   ASSERT_OK(world.write(kChunk, 0, "sound").status());
   medium.inject({disk::SimFault::On::kWrite, "blocks/", 0, 1, EIO});
-  EXPECT_EQ(world.write({6, 0}, 0, "lost").status().code(), uint32_t{EIO});
+  EXPECT_EQ(world.write({6, 0}, 0, pattern(20000, 1)).status().code(), uint32_t{EIO});
   EXPECT_EQ(medium.faults_hit(), 1u);
   EXPECT_TRUE(world.engine().failed());
   EXPECT_EQ(world.write({7, 0}, 0, "never").status().code(), uint32_t{EIO});
@@ -770,7 +780,7 @@ TEST(EngineFailure, SyncErrorIsFinalAndReachesAllWhoWait) {
   medium.inject({disk::SimFault::On::kSync, "blocks/", 0, 1, EIO});
   std::vector<StageRequest> requests;
   for (uint64_t i = 0; i < 8; ++i) {
-    requests.push_back(world.request(UpdateKind::kWrite, {9, i}, 1, 0, "lost"));
+    requests.push_back(world.request(UpdateKind::kWrite, {9, i}, 1, 0, pattern(20000, 1)));
   }
   int failed = world.harness().wait<int>([&](auto done) {
     auto left = std::make_shared<size_t>(requests.size());
@@ -804,7 +814,7 @@ TEST(EngineFailure, RottenBytesAreNeverReturned) {
   EXPECT_TRUE(string_of(world.read(kChunk, 0, 16384)->data) == data.substr(0, 16384));
   EXPECT_TRUE(world.content({6, 0}) == pattern(64 * kKiB, 2));
   // A copy does not carry them on under a new checksum.
-  EXPECT_EQ(world.write(kChunk, 40000, "x").status().code(), kChecksumMismatch);
+  EXPECT_EQ(world.write(kChunk, 40000, pattern(20000, 3)).status().code(), kChecksumMismatch);
   EXPECT_FALSE(world.engine().failed());
   // Repair, as resync does it; the bad block is not used again, also not after a restart.
   auto repair = world.request(UpdateKind::kReplace, kChunk, 1, 0, data);
@@ -835,7 +845,7 @@ TEST(EngineFailure, UnreadableBlockIsNoDeadDisk) {
   disk::SimMedium medium(5);
   EngineWorld world(&medium);
   world.start();
-  ASSERT_OK(world.write(kChunk, 0, "bytes").status());
+  ASSERT_OK(world.write(kChunk, 0, pattern(20000, 1)).status());
   medium.inject({disk::SimFault::On::kRead, "blocks/", 0, 1, EIO});
   EXPECT_EQ(world.read(kChunk, 0, 5).status().code(), kChecksumMismatch);
   EXPECT_FALSE(world.engine().failed());

@@ -80,9 +80,9 @@ TEST_F(ScrubberTest, ReadsEverythingOncePerPeriod) {
 }
 
 TEST_F(ScrubberTest, FindsEveryFlipAndGoesOn) {
-  for (uint64_t i = 0; i < 20; ++i) write(i, 16'384);  // blocks of 16 KiB, in order
-  medium_.corrupt("blocks/16384", 3 * 16'384 + 5000, 1);
-  medium_.corrupt("blocks/16384", 11 * 16'384 + 16'383, 1);
+  for (uint64_t i = 0; i < 20; ++i) write(i, 32'768);  // blocks of 32 KiB, in order
+  medium_.corrupt("blocks/32768", 3 * 32'768 + 5000, 1);
+  medium_.corrupt("blocks/32768", 11 * 32'768 + 32'767, 1);
   make({10 * kSecond, 100u << 20});
   pass(5 * kSecond);
   EXPECT_EQ(found_, (std::set<uint64_t>{3, 11}));
