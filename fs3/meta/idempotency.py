@@ -1,6 +1,10 @@
 """Exactly once: the reply of every mutating request, recorded in the transaction of the request.
 Keys: IDEM, IGEN.
 
+A refusal is an answer, too. It is recorded in a transaction of its own, which follows the one that
+was given up and comes before the answer: an earlier attempt of the same call, which its client has
+given up, may still be on its way, and would find the file that has been made since.
+
 Rows live in generations of GENERATION_S. A lookup sees the present one and the two before, so a
 reply is remembered
 for 120 to 180 s, four times as long as a client repeats a call (30 s). A generation that is too
@@ -19,14 +23,18 @@ minted afresh.
 import struct
 from typing import NamedTuple
 
-from fs3.errors import BadRequest, Damaged, Denied, Status
+from fs3.errors import BadRequest, Damaged, Denied, Fs3Error, Refused, Status, error_for
 from fs3.kv import keys
 from fs3.kv.api import Transaction
 
 SCHEMA = 1
+SCHEMA_REFUSED = 2
 GENERATION_S = 60.0
 GENERATIONS_SEEN = 3
+DETAIL_BYTES_MAX = 1024  # of a refusal: a name, and what to do about it
 _RECORD = struct.Struct("<BHIBQ16s")
+_CODE = struct.Struct("<I")
+_BETWEEN = b"\0"  # where and detail of a refusal
 
 
 class Recorded(NamedTuple):
@@ -35,17 +43,36 @@ class Recorded(NamedTuple):
     rights: int  # of the capability that belongs to the reply; 0 = none
     hold: int  # inode whose truncate has to be finished before the reply; 0 = none
     session: bytes
-    reply: bytes  # serialized, without lease and capability
+    reply: bytes  # serialized, without lease and capability; of a refusal: where and detail
+    code: int = 0  # of a refusal
+
+    @classmethod
+    def refusal(cls, method: int, uid: int, error: Refused) -> "Recorded":
+        text = _BETWEEN.join((error.where.encode(), error.detail.encode()[:DETAIL_BYTES_MAX]))
+        return cls(method, uid, 0, 0, b"", text, error.code)
+
+    def error(self) -> Fs3Error:
+        """REQUIRES: code."""
+        where, _, detail = self.reply.decode(errors="replace").partition(_BETWEEN.decode())
+        return error_for(self.code, where, detail)
 
     def encode(self) -> bytes:
         head = _RECORD.pack(
-            SCHEMA, self.method, self.uid, self.rights, self.hold, self.session or keys.NO_SESSION
+            SCHEMA_REFUSED if self.code else SCHEMA,
+            self.method,
+            self.uid,
+            self.rights,
+            self.hold,
+            self.session or keys.NO_SESSION,
         )
-        return head + self.reply
+        return head + (_CODE.pack(self.code) if self.code else b"") + self.reply
 
 
 def decode(record: bytes) -> Recorded:
-    if len(record) < _RECORD.size or record[0] != SCHEMA:
+    refused = record[:1] == bytes([SCHEMA_REFUSED])
+    size = _RECORD.size + (_CODE.size if refused else 0)
+    code = _CODE.unpack_from(record, _RECORD.size)[0] if refused and len(record) >= size else 0
+    if len(record) < size or record[0] not in (SCHEMA, SCHEMA_REFUSED) or refused != (code != 0):
         raise Damaged(
             Status.CHECKSUM_MISMATCH,
             "meta/idempotency",
@@ -53,7 +80,7 @@ def decode(record: bytes) -> Recorded:
         )
     _, method, uid, rights, hold, session = _RECORD.unpack_from(record)
     session = b"" if session == keys.NO_SESSION else session
-    return Recorded(method, uid, rights, hold, session, record[_RECORD.size :])
+    return Recorded(method, uid, rights, hold, session, record[size:], code)
 
 
 class Idempotency:

@@ -21,7 +21,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from fs3.errors import Denied, Fs3Error, RetryElsewhere, Status
+from fs3.errors import Denied, Fs3Error, Refused, RetryElsewhere, Status
 from fs3.kv import keys
 from fs3.kv.api import KeyValueStore, Transaction
 from fs3.meta import inode as inodes
@@ -204,13 +204,53 @@ class MetaStore:
         """REQUIRES: the lock, prepared calls."""
         if not calls:
             return
+        calls, copies = _apart(calls)
         self.env.allocator.ensure(sum(call.verb.creates for call in calls))
         outcomes = self.kv.run_batch([partial(self._operate, call) for call in calls])
+        self._record_refusals(calls, outcomes)
         for call, outcome in zip(calls, outcomes, strict=True):
             try:
                 self._dispose(call, outcome, answers)
             except Fs3Error as error:
                 answers.append(failure(call.token, error))
+        self._execute(copies, answers)
+
+    def _record_refusals(self, calls: list[Call], outcomes: list[Any]) -> None:
+        """Of calls that would have changed something. What cannot be recorded is not answered: the
+        outcome is then why."""
+        refused = [
+            place
+            for place, (call, outcome) in enumerate(zip(calls, outcomes, strict=True))
+            if call.mutates and isinstance(outcome, Refused)
+        ]
+        if not refused:
+            return
+        # By name: what looks at the operations of a store tells these from requests.
+        records = self.kv.run_batch(
+            [
+                partial(self._record_refusal, call=calls[place], error=outcomes[place])
+                for place in refused
+            ]
+        )
+        for place, record in zip(refused, records, strict=True):
+            outcomes[place] = record
+
+    def _record_refusal(self, txn: Transaction, *, call: Call, error: Refused) -> Any:
+        """Its result is the answer: another service may have run another attempt meanwhile."""
+        context = call.context
+        context.reset()
+        uid = context.caller.uid
+        try:
+            recorded = self._idempotency.find(
+                txn, context.client, call.request_id, method=call.method, uid=uid
+            )
+        except Refused:
+            return error  # the id belongs to another request, whose answer stays
+        if recorded is not None:
+            return _replay(txn, call, recorded)
+        refusal = Recorded.refusal(call.method, uid, error)
+        self._idempotency.record(txn, context.client, call.request_id, refusal)
+        return error
 
     def _operate(self, call: Call, txn: Transaction) -> Any:
         """The transaction of one call; its result is the reply."""
@@ -398,9 +438,23 @@ def _intents(txn: Transaction) -> list[int]:
     return [wanted.inode for wanted in intent.all_intents(txn)]
 
 
+def _apart(calls: list[Call]) -> tuple[list[Call], list[Call]]:
+    """Copies of one request in a batch run after the first: its answer is recorded then."""
+    seen: set[tuple[bytes, int]] = set()
+    firsts, copies = [], []
+    for call in calls:
+        key = call.context.client, call.request_id
+        (copies if call.mutates and key in seen else firsts).append(call)
+        if call.mutates:
+            seen.add(key)
+    return firsts, copies
+
+
 def _replay(txn: Transaction, call: Call, recorded: Recorded) -> Any:
     """The reply of the first time, without a lease; a capability is minted again only if the
     session that it belongs to is still there."""
+    if recorded.code:
+        raise recorded.error()
     reply: Any = call.verb.reply.FromString(recorded.reply)
     for holder in (reply, getattr(reply, "entry", None)):
         if holder is not None and "lease" in holder.DESCRIPTOR.fields_by_name:

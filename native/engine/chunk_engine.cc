@@ -85,7 +85,7 @@ Status ChunkEngine::erase_target(TargetId target) {
                   options_.directory + " has no target " + std::to_string(target));
   }
   if (found->updates > 0) {
-    return Status(kBusy, "engine/erase_target", "updates of the target are in progress");
+    return Status(kBusy, "engine/erase_target", "updates of the target are in progress; ask again");
   }
   Status status =
       meta_->write({{MetaChange::Kind::kDelete, target_key(target), {}},

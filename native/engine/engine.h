@@ -80,6 +80,8 @@ class Engine {
 
   virtual Status create_target(TargetId target,
                                uint32_t chain_id) = 0;  // durable; EEXIST when it is there
+  // kBusy while an update of it is in progress, or its patches are put into their blocks: ask
+  // again.
   virtual Status erase_target(TargetId target) = 0;
   virtual std::vector<TargetInfo> targets() const = 0;
 

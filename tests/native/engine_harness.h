@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstring>
+#include <functional>
 #include <map>
 #include <string>
 #include <thread>
@@ -164,12 +165,15 @@ class EngineWorld {
     return state ? state->committed.version : 0;
   }
   // The folder may be at work; it ends by itself.
-  Status audit() {
+  Status when_idle(const std::function<Status()>& ask) {
     while (true) {
-      Status status = harness_.on([&] { return engine_->audit(); });
+      Status status = harness_.on(ask);
       if (status.code() != kBusy) return status;
       std::this_thread::yield();
     }
+  }
+  Status audit() {
+    return when_idle([&] { return engine_->audit(); });
   }
   engine::Space space() {
     return harness_.on([&] { return engine_->space(); });

@@ -296,7 +296,7 @@ TEST_P(EngineTest, TargetsAreSeparate) {
   ASSERT_OK(world_.stage(std::move(request)).status());
   expect_content(kChunk, "eleven");
   EXPECT_EQ(harness.on([&] { return engine.targets(); }).size(), 2u);
-  EXPECT_OK(harness.on([&] { return engine.erase_target(12); }));
+  EXPECT_OK(world_.when_idle([&] { return engine.erase_target(12); }));
   EXPECT_EQ(harness.on([&] { return engine.erase_target(12); }).code(), kUnknownTarget);
   expect_content(kChunk, "eleven");
   EXPECT_EQ(world_.space().used_bytes, 4096u);

@@ -103,6 +103,13 @@ class IntentsForgotten(Bugs):
     patches = (("fs3.meta.store.intent.all_intents", lambda txn: []),)
 
 
+class RefusalsNotRecorded(Bugs):
+    """A copy of a request that was refused does what its client believes not to have happened."""
+
+    name = "refusals-not-recorded"
+    patches = (("fs3.meta.store.MetaStore._record_refusals", lambda *arguments: None),)
+
+
 class NewRequestId(Bugs):
     """A client repeats a request under a new id."""
 
@@ -178,6 +185,7 @@ META_BUGS: tuple[type[Bugs], ...] = (
     TruncateNotFinished,
     IntentsForgotten,
     NewRequestId,
+    RefusalsNotRecorded,
     InodeUsedAgain,
     UnlinkWithoutQueue,
     SessionNotRemoved,

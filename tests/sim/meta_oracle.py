@@ -54,6 +54,7 @@ class Oracle:
         self.grows: Grows = lambda inode, size, since_ns: True
         self._grown = 0  # the length that a settlement has just brought
         self._applied: dict[Key, Outcome] = {}
+        self._refused: set[tuple[Key, int]] = set()
         self._outcomes: dict[Key, list[Outcome]] = {}
 
     # ---- the log
@@ -87,10 +88,15 @@ class Oracle:
                     f"{outcome.code}",
                 )
             return
+        if call.mutates and (key, outcome.code) in self._refused:
+            self.replayed += 1
+            return  # a copy is refused as the first was, whatever the tree says by now
         self.executed += 1
         self._compare(call, outcome)
         if call.mutates and outcome.code == 0:
             self._applied[key] = outcome
+        elif call.mutates:
+            self._refused.add((key, outcome.code))
 
     def _compare(self, call: Call, outcome: Outcome) -> None:
         apply = MODEL.get(call.method)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from fs3.auth import capability
 from fs3.auth.keyring import Key, Keyring
-from fs3.errors import BadRequest, Damaged, Denied
+from fs3.errors import BadRequest, Damaged, Denied, Refused
 from fs3.kv import keys
 from fs3.kv.memory import MemoryStore
 from fs3.meta import dirent, garbage, idempotency, intent, session, tombstone, tree
@@ -48,6 +48,7 @@ FILE = inodes.Inode(7, inodes.FILE, 0o644, 1, 0, 0, layout=LAYOUT)
 LINK = inodes.Inode(8, inodes.SYMLINK, 0o777, 1, 0, 0, size=3, target=b"abc")
 SESSION = session.Session(7, b"s" * 16, b"c" * 16, 3, 5, 0, 0, 0)
 RECORDED = idempotency.Recorded(0x104, 0, 3, 0, b"s" * 16, b"reply")
+REFUSED = idempotency.Recorded.refusal(0x104, 0, Refused(2, "meta/unlink", "no entry"))
 
 DECODERS: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
     "file": (FILE.encode(), lambda record: inodes.decode(7, record)),
@@ -55,6 +56,7 @@ DECODERS: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
     "entry": (dirent.Dirent(b"a", 7, 1).encode(), lambda record: dirent.decode(b"a", record)),
     "session": (SESSION.encode(), lambda record: session.decode(7, b"s" * 16, record)),
     "idempotency": (RECORDED.encode(), idempotency.decode),
+    "refusal": (REFUSED.encode(), idempotency.decode),
     "tree in removal": (
         tree.encode(Caller(5, 6, frozenset((7, 8)))),
         lambda record: tree.decode(7, record),

@@ -137,14 +137,31 @@ def test_every_mutating_method_is_in_the_table():
     assert covered == set(VERBS) - never
 
 
-def test_a_refused_request_leaves_nothing_and_may_succeed_later(world):
-    world.create(b"f")
-    body = world.request(pb.MKDIR, parent=1, name=b"f", mode=0o755)
-    with pytest.raises(OSError) as refused:
-        finish(world, world.send(pb.MKDIR, body), pb.MKDIR)
-    assert refused.value.errno == errno.EEXIST
+def test_a_refused_request_is_refused_for_ever(world):
+    """A late copy would otherwise do what its client believes not to have happened."""
+    body = world.request(pb.UNLINK, parent=1, name=b"f")
+    said = []
+    for _ in range(2):
+        with pytest.raises(OSError) as refused:
+            finish(world, world.send(pb.UNLINK, body), pb.UNLINK)
+        said.append((refused.value.code, refused.value.where, refused.value.detail))
+        if len(said) == 1:
+            world.create(b"f")
+    assert said[0] == said[1]
+    assert said[0][0] == errno.ENOENT
+    assert world.lookup(b"f")
     world.unlink(b"f")
-    assert finish(world, world.send(pb.MKDIR, body), pb.MKDIR).entry.attr.inode
+
+
+def test_a_copy_in_the_batch_of_a_refused_request(world):
+    """The copy is behind the request that makes what the first did not find."""
+    unlink = world.request(pb.UNLINK, parent=1, name=b"f")
+    create = world.request(pb.CREATE, parent=1, name=b"f", mode=0o644)
+    calls = [(pb.UNLINK, unlink), (pb.CREATE, create), (pb.UNLINK, unlink)]
+    answers = world.store.run([Call(method, method, body, PRINCIPAL) for method, body in calls])
+    codes = sorted((answer.token, answer.status) for answer in answers)
+    assert codes == [(pb.CREATE, 0), (pb.UNLINK, errno.ENOENT), (pb.UNLINK, errno.ENOENT)]
+    assert world.lookup(b"f")
 
 
 def test_two_of_the_same_in_one_batch(world):
