@@ -32,6 +32,7 @@ class Staging : public std::enable_shared_from_this<Staging> {
   Status check_version() const;
   void plan();
   void plan_write();
+  void plan_lost();
   void plan_truncate();
   void allocate_new(uint8_t size_class, bool may_share);
   void share_block();

@@ -192,8 +192,9 @@ void Target::execute(craq::Stage& effect) {
   request.checksum = effect.checksum;
   request.identity = effect.identity;
   request.commit = effect.commit;
-  if (effect.kind == UpdateKind::kWrite || effect.kind == UpdateKind::kReplace)
-    request.data = bytes_of(effect);
+  request.lost = effect.lost;
+  bool has_bytes = effect.kind == UpdateKind::kWrite || effect.kind == UpdateKind::kReplace;
+  if (has_bytes && !effect.lost) request.data = bytes_of(effect);
   world_.engine.stage(std::move(request),
                       [self = weak_from_this(), op = effect.op, chunk = effect.chunk,
                        began = now_ns()](Result<engine::StageResult> result) {

@@ -115,6 +115,21 @@ def last_disk_away(n: Nemesis) -> None:
     n.later(n.random.randrange(500 * MS, 2 * S), put_back)
 
 
+def rot(n: Nemesis) -> None:
+    """A chunk rots in every replica that has it, or in all but one."""
+    chain = n.random.choice(list(n.world.state.chains.values()))
+    disks = [n.world.disk(target.id) for target in chain.targets]
+    keys = [key for key, chunk in disks[0].chunks() if chunk.committed is not None]
+    if not keys:
+        return
+    key = n.random.choice(keys)
+    spared = n.random.choice((*disks, None))
+    n.landed["rot" if spared else "rot everywhere"] += 1
+    for disk in disks:
+        if disk is not spared:
+            disk.damage(key)
+
+
 def _hide(
     n: Nemesis,
     node: StorageNode | None,
@@ -156,5 +171,6 @@ AIMED: dict[str, Callable[[Nemesis], None]] = {
         former_primary,
         late_exit,
         last_disk_away,
+        rot,
     )
 }
