@@ -16,6 +16,7 @@ def test_a_directory_is_mounted_as_a_root(running: LocalFs3, tmp_path: pathlib.P
     (team / "sub").mkdir(parents=True)
     (team / "file").write_bytes(b"seen")
     running.local("quota", "set", "/team", "--bytes", "16M")
+    running.wait_for(lambda: os.statvfs(running.mount).f_blocks > 0, "the disks told their size")
     with mounted(running, tmp_path / "team", "native", "--subdir", "/team") as mount:
         place = mount.place
         assert sorted(os.listdir(place)) == ["file", "sub"]

@@ -20,6 +20,7 @@ def test_a_tree_with_content_gets_limits_that_bind(running: LocalFs3) -> None:
     said = running.local("quota", "set", "/team", "--bytes", "4M", "--inodes", "10")
     assert "/team" in said
     assert "3M" in said
+    running.wait_for(lambda: os.statvfs(running.mount).f_blocks > 0, "the disks told their size")
     df = os.statvfs(team / "d1")
     assert df.f_blocks * df.f_frsize == 4 * MIB
     assert df.f_bfree * df.f_frsize == MIB
