@@ -47,11 +47,18 @@ def crash(fs3: LocalFs3) -> None:
     state = fs3.cluster.state()
     pids = [int(state["supervisor"]), *(int(p["pid"]) for p in state["processes"].values())]
     assert all(pids), f"a process is not running: {state}"
+    pids += children(int(state["processes"]["mount"]["pid"]))  # its keeper is what runs there
     for number in (signal.SIGSTOP, signal.SIGKILL):
         for pid in pids:
             os.kill(pid, number)
     fs3.wait_for(lambda: not any(map(alive, pids)), "all processes dead")
     subprocess.run(["umount", "-l", str(fs3.mount)], check=True, timeout=60)
+
+
+def children(pid: int) -> list[int]:
+    return [
+        int(child) for child in pathlib.Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    ]
 
 
 def alive(pid: int) -> bool:
