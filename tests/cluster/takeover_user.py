@@ -47,9 +47,10 @@ def main(directory: pathlib.Path) -> None:
 def names(directory: pathlib.Path, number: int) -> None:
     """Each of these succeeds exactly once, or fails in the program."""
     one, two = directory / f"a{number}", directory / f"b{number}"
-    with open(one, "xb") as file:
-        file.write(b"x")
-        os.fsync(file.fileno())
+    # A write that was answered and not sent yet dies with the server, and close(2) says so.
+    file = os.open(one, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_SYNC)
+    os.write(file, b"x")
+    os.close(file)
     os.link(one, directory / "link")
     os.rename(one, two)
     os.mkdir(directory / "d")

@@ -42,6 +42,7 @@ class User:
     """takeover_user.py at work in DIRECTORY."""
 
     def __init__(self, directory: pathlib.Path) -> None:
+        self._directory = directory
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.cluster.takeover_user", str(directory)],
             stdin=subprocess.PIPE,
@@ -50,6 +51,11 @@ class User:
             text=True,
             cwd=ROOT,
         )
+
+    def is_past(self, before: int) -> bool:
+        """It has made another round. Fails with what it says when it has ended."""
+        assert self._process.poll() is None, self._process.communicate()[1]
+        return rounds(self._directory) > before
 
     def finish(self) -> int:
         """Rounds that it made. Fails with what it found wrong."""
@@ -67,10 +73,6 @@ def using(directory: pathlib.Path) -> Iterator[User]:
         user._process.kill()
 
 
-@pytest.mark.skip(
-    reason="open: of four kills within seconds, one in about eight leaves a program waiting for an "
-    "answer that nobody owes any more (fs3/mount/README.md)"
-)
 def test_programs_go_on_when_the_server_is_killed(running: LocalFs3) -> None:
     keeper = int(running.cluster.state()["processes"]["mount"]["pid"])
     places = [running.mount / f"killed{i}" for i in range(3)]
@@ -80,8 +82,8 @@ def test_programs_go_on_when_the_server_is_killed(running: LocalFs3) -> None:
             done = [rounds(place) for place in places]
             time.sleep(0.05 * kill)  # in the middle of whatever they do
             kill_server(running)
-            for place, before in zip(places, done, strict=True):
-                running.wait_for(lambda p=place, b=before: rounds(p) > b, "a round of each", 120)
+            for user, before in zip(users, done, strict=True):
+                running.wait_for(lambda u=user, b=before: u.is_past(b), "a round of each", 120)
         assert all(user.finish() for user in users)
     assert int(running.cluster.state()["processes"]["mount"]["pid"]) == keeper
 
