@@ -192,19 +192,24 @@ void ClusterFs::call(RequestPtr request, pb::Method method, const std::string& b
     if (is_repeated(*request)) name = *handover->earlier_call(request->unique());
     record = handover->begin_call(request->unique(), name);
   }
-  client_->meta_call_as(name, static_cast<uint16_t>(method), std::move(caller), umask, body,
-                        [this, record, request = std::move(request), change = std::move(change),
-                         then = std::move(then)](Result<std::string> reply) mutable {
-                          change.end();
-                          if (reply.ok()) {
-                            then(std::move(request), std::move(reply).value());
-                          } else {
-                            reply_status(std::move(request), reply.status());
-                          }
-                          // Not before the answer: a request that is sent again after its record
-                          // went would be a second one to the service.
-                          if (record != Handover::kNone) options_.handover->end_call(record);
-                        });
+  // A repeated CREATE opens the file anew before it is answered; its record ends there.
+  bool opens_again = is_repeated(*request) &&
+                     (request->opcode() == FUSE_CREATE || request->opcode() == kOpTmpfile);
+  client_->meta_call_as(
+      name, static_cast<uint16_t>(method), std::move(caller), umask, body,
+      [this, record, opens_again, request = std::move(request), change = std::move(change),
+       then = std::move(then)](Result<std::string> reply) mutable {
+        change.end();
+        if (reply.ok()) {
+          if (opens_again) record = Handover::kNone;
+          then(std::move(request), std::move(reply).value());
+        } else {
+          reply_status(std::move(request), reply.status());
+        }
+        // Not before the answer: a request that is sent again after its record
+        // went would be a second one to the service.
+        if (record != Handover::kNone) options_.handover->end_call(record);
+      });
 }
 
 void ClusterFs::reply_status(RequestPtr request, const Status& status) {

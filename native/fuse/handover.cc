@@ -211,6 +211,12 @@ uint32_t Handover::begin_call(uint64_t unique, const CallName& name) {
   return slot;
 }
 
+void Handover::end_earlier_call(uint64_t unique) {
+  auto found = earlier_calls_.find(unique & ~kUniqueResend);
+  FS3_CHECK(found != earlier_calls_.end());
+  end_call(found->second.slot);
+}
+
 void Handover::end_call(uint32_t slot) {
   if (slot == kNone) return;
   calls_[slot].unique.store(0, std::memory_order_release);

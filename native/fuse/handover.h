@@ -90,6 +90,8 @@ class Handover {
   // gets the slot of that call.
   uint32_t begin_call(uint64_t unique, const CallName& name);
   void end_call(uint32_t slot);
+  // The same for a request that earlier_call() knows. REQUIRES: it was begun here, and not ended.
+  void end_earlier_call(uint64_t unique);
 
  private:
   struct Head;

@@ -136,10 +136,14 @@ void ClusterFs::open_again(RequestPtr request, uint64_t inode, uint32_t flags, R
   body.set_inode(inode);
   body.set_flags(flags & ~kOnceFlags);
   client_->meta_call(pb::OPEN, Callers::root(), 0, body.SerializeAsString(),
-                     [this, request = std::move(request),
+                     [this, unique = request->unique(), request = std::move(request),
                       then = std::move(then)](Result<std::string> reply) mutable {
-                       if (!reply.ok()) return reply_status(std::move(request), reply.status());
-                       then(std::move(request), std::move(reply).value());
+                       if (reply.ok()) {
+                         then(std::move(request), std::move(reply).value());
+                       } else {
+                         reply_status(std::move(request), reply.status());
+                       }
+                       options_.handover->end_earlier_call(unique);
                      });
 }
 

@@ -105,6 +105,18 @@ TEST(Handover, ACallUnderWayKeepsItsNameThroughSeveralProcesses) {
   EXPECT_EQ(Handover::adopt(first->fd()).value()->earlier_call(kUnique), nullptr);
 }
 
+// A repeated CREATE is two calls before its answer; until then its name is kept for one more
+// process.
+TEST(Handover, AnInheritedCallEndsByItsRequest) {
+  auto first = mounted();
+  first->begin_call(kUnique, name(6));
+  auto second = Handover::adopt(first->fd()).value();
+  second->begin_call(kUnique | kUniqueResend, *second->earlier_call(kUnique));
+  ASSERT_NE(Handover::adopt(first->fd()).value()->earlier_call(kUnique), nullptr);
+  second->end_earlier_call(kUnique | kUniqueResend);
+  EXPECT_EQ(Handover::adopt(first->fd()).value()->earlier_call(kUnique), nullptr);
+}
+
 TEST(Handover, SomethingElseIsRefused) {
   EXPECT_FALSE(Handover::adopt(-1).ok());
   int fd = memfd_create("other", MFD_CLOEXEC);
