@@ -4,8 +4,9 @@
 // A chunk has at most one committed version and at most one pending version (committed + 1, or any
 // newer one after a whole replacement). Bytes live in preallocated block files by power-of-two size
 // class (4 KiB .. 64 MiB), written copy-on-write (an append inside a block goes in place, past the
-// committed length); all chunk metadata lives in memory and in RocksDB. One RocksDB per disk, so
-// one synced batch commits for all targets (group commit).
+// committed length; a small update is a row of the metadata first, patches.h); all chunk metadata
+// lives in memory and in RocksDB. One RocksDB per disk, so one synced batch commits for all targets
+// (group commit).
 //
 // Thread safety: all calls on the reactor's thread; callbacks run there too. Data I/O is io_uring
 // on the reactor, commits are grouped on the engine's own commit thread. Durability: when stage()
