@@ -82,6 +82,7 @@ std::vector<FilePtr> FileTable::all() {
 }
 
 std::vector<FilePtr> FileTable::remove_all() {
+  ended_.store(true, std::memory_order_relaxed);
   std::vector<FilePtr> files;
   for (Shard& shard : shards_) {
     std::lock_guard lock(shard.mutex);

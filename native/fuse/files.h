@@ -6,6 +6,7 @@
 
 #include <array>
 #include <atomic>
+#include <cerrno>
 #include <cstdint>
 #include <memory>
 #include <mutex>
@@ -42,10 +43,13 @@ class FileTable {
   void restore(uint64_t handle, FilePtr file);
   // Null: no such handle.
   FilePtr find(uint64_t handle);
+  // What its caller is told then: the handle is wrong, or the mount has ended under its programs.
+  int not_found() const { return ended_.load(std::memory_order_relaxed) ? ENOTCONN : EBADF; }
   FilePtr remove(uint64_t handle);
   // An open file of the inode, a writable one when there is any; null when it is not open here.
   FilePtr any_of(uint64_t inode);
   std::vector<FilePtr> all();
+  // The end of the mount.
   std::vector<FilePtr> remove_all();
   size_t size() const { return count_.load(std::memory_order_relaxed); }
 
@@ -62,6 +66,7 @@ class FileTable {
   std::array<Shard, kShards> shards_;
   std::atomic<uint64_t> next_{1};
   std::atomic<size_t> count_{0};
+  std::atomic<bool> ended_{false};
 };
 
 }  // namespace fs3::fuse

@@ -10,7 +10,7 @@ namespace fs3::fuse {
 void ClusterFs::read(RequestPtr request) {
   const auto& in = request->arguments<fuse_read_in>();
   FilePtr file = files_.find(in.fh);
-  if (file == nullptr) return reply_error(std::move(request), EBADF);
+  if (file == nullptr) return reply_error(std::move(request), files_.not_found());
   if (in.size > kMaxTransfer) return reply_error(std::move(request), EINVAL);
   if (!(file->flags & O_NOATIME)) access_times_.read(file->inode);
   // The bytes are produced where the kernel takes them.
@@ -32,7 +32,8 @@ void ClusterFs::write(RequestPtr request) {
   // do.
   bool guessed = in.write_flags & FUSE_WRITE_CACHE;
   if (guessed && (file == nullptr || !file->writable())) file = files_.any_of(request->node());
-  if (file == nullptr || !file->writable() || file->inode != request->node()) {
+  if (file == nullptr) return reply_error(std::move(request), files_.not_found());
+  if (!file->writable() || file->inode != request->node()) {
     return reply_error(std::move(request), EBADF);
   }
   if (!(in.write_flags & FUSE_WRITE_KILL_SUIDGID)) {

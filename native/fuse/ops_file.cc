@@ -141,7 +141,7 @@ void ClusterFs::made(RequestPtr request, const pb::OpenReply& reply, const std::
 // mount sees the bytes and the length.
 void ClusterFs::flush(RequestPtr request) {
   FilePtr file = files_.find(request->arguments<fuse_flush_in>().fh);
-  if (file == nullptr) return reply_error(std::move(request), EBADF);
+  if (file == nullptr) return reply_error(std::move(request), files_.not_found());
   if (!file->writable()) return reply_error(std::move(request), 0);
   uint32_t written = written_before(*file);
   client_->fsync(file->handle, false,
@@ -158,7 +158,7 @@ void ClusterFs::flush(RequestPtr request) {
 // The kernel has sent dirty pages of mappings as WRITE before, and waited for them.
 void ClusterFs::fsync(RequestPtr request) {
   FilePtr file = files_.find(request->arguments<fuse_fsync_in>().fh);
-  if (file == nullptr) return reply_error(std::move(request), EBADF);
+  if (file == nullptr) return reply_error(std::move(request), files_.not_found());
   uint32_t written = written_before(*file);
   client_->fsync(file->handle, true,
                  [this, file, written, change = ChangeMark(nodes_, file->inode),
@@ -182,7 +182,7 @@ void ClusterFs::fsyncdir(RequestPtr request) {
 // Nobody waits for this answer; what could go wrong was told by flush.
 void ClusterFs::release(RequestPtr request) {
   FilePtr file = files_.remove(request->arguments<fuse_release_in>().fh);
-  if (file == nullptr) return reply_error(std::move(request), EBADF);
+  if (file == nullptr) return reply_error(std::move(request), files_.not_found());
   if (options_.handover != nullptr) options_.handover->note_closed(file->slot);
   client_->close(file->handle,
                  [this, file, change = ChangeMark(nodes_, file->writable() ? file->inode : 0),

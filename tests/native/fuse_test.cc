@@ -381,7 +381,9 @@ TEST(FileTable, FindsByHandleAndByInode) {
   EXPECT_EQ(files.any_of(70), reader);
   EXPECT_EQ(files.find(second), nullptr);
   EXPECT_EQ(files.remove(second), nullptr);
+  EXPECT_EQ(files.not_found(), EBADF);
   EXPECT_EQ(files.remove_all().size(), 1u);
+  EXPECT_EQ(files.not_found(), ENOTCONN);  // the handle was right, its mount is gone
   EXPECT_EQ(files.size(), 0u);
   EXPECT_EQ(files.any_of(70), nullptr);
 }

@@ -18,6 +18,7 @@ import click
 from fs3.cli.check import storage_admin
 from fs3.cli.cluster import query_status, report_exit
 from fs3.cli.cluster_dir import ClusterDir
+from fs3.mount.keeper import mount_server
 from fs3.runtime.clock import RealClock
 from fs3.storage.checker import check
 from tests.nemesis.failure import Failure
@@ -135,14 +136,19 @@ class Cluster:
             process.ready = dict(json.loads(line))
 
     def kill(self, name: str, *, proven: bool = False) -> None:
-        """SIGKILL. `proven`: mgmtd is told, as a supervisor does."""
+        """SIGKILL, a mount with the process that its keeper runs. `proven`: mgmtd is told, as a
+        supervisor does."""
         with self._lock:
             process = self._processes[name]
             popen, process.stopped = process.popen, False
         if popen is None or popen.poll() is not None:
             return
+        server = mount_server(popen.pid)
         popen.kill()
         popen.wait()
+        if server:
+            with contextlib.suppress(ProcessLookupError):  # it ends by itself without its keeper
+                os.kill(server, signal.SIGKILL)
         if proven and process.ready.get("incarnation"):
             incarnation = bytes.fromhex(process.ready["incarnation"])
             report_exit(self.mgmtd, int(process.ready["node_id"]), incarnation, -signal.SIGKILL)
