@@ -29,6 +29,13 @@ class Books:
             content = None
         self._target.node.world.ledger.made(e.chunk, position, parent, content, e.identity)
 
+    def voided(self, chunk: ChunkKey, position: Position) -> None:
+        """This replica is the head, and gives an update up that others were told of."""
+        base = self._target.disk.chunk(chunk).committed
+        assert base is not None
+        self._target.node.world.ledger.voided(chunk, position, base.data, base.position)
+        self._target.node.world.landed["update made void"] += 1
+
     def note_held(self, chunk: ChunkKey, made: Version, code: int) -> None:
         if code == 0 and made.position != (0, 0):
             content = None if made.kind == REMOVE else made.data
