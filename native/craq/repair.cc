@@ -91,6 +91,8 @@ void Replica::Impl::make_unsound(const ChunkId& id, Slot& slot, bool base_damage
   damaged_[id].retry_at_ns = 0;  // somebody waits
   // It is not staged here, so it was not acknowledged; whoever serves next decides.
   if (!holds_content(id)) return forget_unsound(id, slot);
+  // The successor may have said before that it cannot make it.
+  if (slot.update->sent && slot.update->whole) return resolve_unsound(id, slot);
   repair(id);
   drive(id, slot);
 }

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fs3._proto import common_pb2, storage_pb2
 from fs3.errors import Fs3Error, Status
 from tests.cluster.conftest import LocalFs3
 from tests.cluster.storage_rig import (
@@ -143,6 +144,7 @@ def test_damage_is_known_after_a_restart_and_not_taken_for_level(
     rot_on(rig, 3)
     with pytest.raises(Fs3Error):
         client.read(CHUNK, 3)
+    _write_and_remove(client)
     rig.kill(3)
     rig.open(1)
     rig.route([(1, OFFLINE)])
@@ -231,10 +233,18 @@ def test_whoever_comes_back_with_the_bytes_heals_all_others(rig: Rig, client: Ch
     assert [client.read_until_done(CHUNK, node) for node in NODES] == [BYTES] * 3
 
 
+def _write_and_remove(client: ChainClient) -> None:
+    """Commits in order: what the engine noted of damage before is stored, too."""
+    client.write((6, 0), 0, b"other")
+    chunk = common_pb2.ChunkId(inode=6, index=0)
+    remove = storage_pb2.RemoveRequest(chunk=chunk, identity=client.identity())
+    client.server_call(storage_pb2.REMOVE, remove)
+
+
 def _expect_hopeless(client: ChainClient) -> None:
     """An update that keeps bytes of the chunk."""
     with pytest.raises(Fs3Error, match="in any replica") as caught:
-        client.write(CHUNK, 50_000, b"new")
+        client.write(CHUNK, 50_000, NEW)
     assert (caught.value.code, caught.value.errno) == (Status.DAMAGED, errno.EIO)
 
 

@@ -223,6 +223,7 @@ TEST(CraqRepair, WhenEveryNeighbourIsDamagedReadsGoToTheDiskUntilTheChainChanges
   w.tick(1000);
   EXPECT_EQ(w.count<Fetch>(), 0u) << "nothing new is to be expected soon";
   w.chain(3, 10, 13);
+  w.tick();
   EXPECT_EQ(w.only<Fetch>().from.target, 13u);
 }
 
@@ -354,7 +355,7 @@ TEST(CraqUnsound, WithoutAnotherReplicaItFailsAndOtherChunksGoOn) {
   auto e = w.write(1);
   w.step(e);
   w.step(Staged{e.op, damage(), 0, 0});
-  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(EIO));
+  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(kDamaged));
   auto other = w.write(2, 1, {9, 9});
   w.step(other);
   EXPECT_EQ(w.only<Stage>().op, other.op);
@@ -419,10 +420,32 @@ TEST(CraqUnsound, DamagedEverywhereItFailsAtOnceAndAVersionThatChangesNothingHas
   w.committed(w.only<Commit>().op);
   EXPECT_TRUE(w.replica.damaged(kChunk)) << "the bytes are what they were";
   EXPECT_EQ(w.replica.statistics().damage_found, 1u);
+  w.step(Fetched{w.only<Fetch>().op, damaged_too()});
   auto again = w.e;
   again.op = w.next_op++;
   w.step(again);
   EXPECT_EQ(w.only<Stage>().version, 3u) << "it was not done, so it is no retry";
+}
+
+TEST(CraqUnsound, TheSuccessorMaySaySoBeforeTheOwnDiskDoes) {
+  HeldHead w;
+  auto e = w.write(1);
+  w.step(e);
+  w.step(ForwardDone{w.only<Forward>().op, Status(kMissingBase, "craq", "damaged there"), 0});
+  EXPECT_TRUE(w.out.empty()) << "the own bytes may be sound";
+  w.step(Staged{e.op, damage(), 0, 0});
+  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(kDamaged));
+  EXPECT_TRUE(w.only<Stage>().lost);
+}
+
+TEST(CraqUnsound, AMiddleMayHearSoBeforeItsOwnDiskSaysIt) {
+  HeldMiddle w;
+  auto e = w.forwarded(2, 1);
+  w.step(e);
+  w.step(ForwardDone{w.only<Forward>().op, Status(kMissingBase, "craq", "damaged there"), 0});
+  w.step(Staged{e.op, damage(), 0, 0});
+  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(kMissingBase));
+  EXPECT_EQ(w.replica.statistics().pending, 0u);
 }
 
 TEST(CraqUnsound, AVersionThatChangesNothingGoesToTheNextSuccessorAsWhatItIs) {
@@ -661,6 +684,7 @@ TEST(CraqResync, DamageArrivesAsDamage) {
   w.staged(stage.op, 9);
   EXPECT_EQ(w.reply_code(lost.op), kOk);
   EXPECT_TRUE(w.replica.damaged(kChunk));
+  w.step(Fetched{w.only<Fetch>().op, damaged_too()});
   auto e = w.forwarded(4, 1);  // keeps bytes of it
   w.step(e);
   w.step(Staged{e.op, damage(), 0, 0});
