@@ -165,6 +165,9 @@ void Replica::Impl::begin(const Forwarded& event) {
   if (delta && event.version != (record ? record->version : 0) + 1)
     return reply(event.op, error(kMissingBase, "version " + text(position) +
                                                    " does not follow; send the chunk whole"));
+  auto refused = refused_.find(id);
+  if (delta && !event.lost && refused != refused_.end() && position <= refused->second)
+    return reply(event.op, error(kMissingBase, "the head was told that it is not made here"));
   if (s.update) forget_update(s);
   Update update = update_of(event);
   update.forward_since_ns = now_ns_;

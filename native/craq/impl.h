@@ -280,6 +280,7 @@ struct Replica::Impl {
   void settle_unsound(const ChunkId& id, Slot& slot);
   void resolve_unsound(const ChunkId& id, Slot& slot);
   void void_unsound(const ChunkId& id, Slot& slot);
+  void lose_unsound(const ChunkId& id, Slot& slot);
   void forget_unsound(const ChunkId& id, Slot& slot);
   void end_fetch(Slot& slot);
   void tick_repairs();
@@ -335,6 +336,9 @@ struct Replica::Impl {
   ResyncPace pace_;
 
   std::map<ChunkId, Damage> damaged_;
+  // Up to here updates were answered with kMissingBase in this chain version, since they kept
+  // damaged bytes.
+  std::map<ChunkId, Position> refused_;
   std::unordered_map<OpId, ChunkId> fetch_ops_;  // attempts that still count
   uint64_t damage_found_ = 0, repaired_ = 0;
 

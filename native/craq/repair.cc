@@ -18,12 +18,14 @@
 //
 // When every copy is damaged, damage is what there is to agree on. A replica that cannot stage an
 // update answers kMissingBase, and forgets it: a predecessor that could sends the chunk whole, one
-// that could not passes the answer on. At the head the update fails with kDamaged. Where a
+// that could not passes the answer on. Such an answer stands for this chain version, whatever is
+// healed later: late copies of the update are refused. At the head the update fails with kDamaged. Where a
 // successor was told of it, its position is taken: a late copy of it may still be on its way, and
 // no other update may have its name. So in its place the chunk gets a version that changes nothing,
 // and whose bytes stay damaged. Bytes that can be read stay readable, and what brings the chunk
 // whole (an overwrite, a cut to nothing, a removal, a replica that comes back with it) ends the
 // damage.
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 #include <vector>
@@ -65,8 +67,8 @@ void Replica::Impl::on(const Damaged& event) {
   if (closed()) return;
   auto it = slots_.find(event.chunk);
   if (event.pending) {
-    // A version that changes nothing is as damaged as the one before.
-    if (it != slots_.end() && it->second.update && it->second.update->voided()) return;
+    // One that changes nothing is as damaged as the version before; one that came damaged is.
+    if (it != slots_.end() && it->second.update && it->second.update->lost) return;
     // Where this replica may not ask, its pending version may be the last copy: it stays.
     bool here = holds_content(event.chunk) && it != slots_.end() && it->second.update &&
                 it->second.update->position.version == event.version &&
@@ -230,9 +232,11 @@ void Replica::Impl::resolve_unsound(const ChunkId& id, Slot& slot) {
   bool base_damaged = damage != damaged_.end() && damage->second.committed;
   if (!base_damaged && update.source != 0) return settle_unsound(id, slot);
   if (!chain_.predecessor && update.sent && chunks_.find(id)) return void_unsound(id, slot);
-  if (update.forward_op_in)
+  if (update.forward_op_in) {
+    refused_[id] = update.position;
     end_waiter(update, update.forward_op_in,
                error(kMissingBase, "the bytes that the update keeps are damaged here"));
+  }
   end_waiters(update, error(kDamaged,
                             "the bytes of this chunk do not match their checksum in any replica "
                             "within reach; bring another replica back, write the chunk anew, or "
@@ -263,6 +267,28 @@ void Replica::Impl::void_unsound(const ChunkId& id, Slot& slot) {
   drive(id, slot);
 }
 
+// The successor has committed the update, and its copy rotted since: what this replica has of it is
+// its name. Whoever has the bytes (a predecessor made it from a sound base) heals it later.
+void Replica::Impl::lose_unsound(const ChunkId& id, Slot& slot) {
+  Update& update = *slot.update;
+  FS3_CHECK(update.peer_checksum.has_value());
+  const Record* record = chunks_.find(id);
+  uint32_t length = record ? record->length : 0;
+  if (update.kind == UpdateKind::kWrite && update.length > 0)
+    length = std::max(length, update.offset + update.length);
+  else if (update.kind != UpdateKind::kWrite)
+    length = update.length;
+  if (update.from_disk) length = update.chunk_length;
+  update.kind = UpdateKind::kReplace;
+  update.offset = 0;
+  update.length = length;
+  update.checksum = *update.peer_checksum;
+  update.source = own_op();
+  update.unsound = false;
+  update.lost = true;
+  drive(id, slot);
+}
+
 void Replica::Impl::repair_failed(const ChunkId& id, Slot& slot, const Status& status) {
   bool above = slot.repair->above;
   slot.repair.reset();
@@ -274,9 +300,11 @@ void Replica::Impl::repair_failed(const ChunkId& id, Slot& slot, const Status& s
     damage.retry_at_ns = now_ns_ + damage.backoff_ns;
   }
   if (!slot.update) return next(id, slot);
-  // What was sent below is answered from there.
-  bool answered = slot.update->unsound && !slot.update->sent;
-  if (answered && status.code() == kDamaged) resolve_unsound(id, slot);
+  Update& update = *slot.update;
+  if (!update.unsound || status.code() != kDamaged) return;
+  if (!update.sent) return resolve_unsound(id, slot);
+  // Else what was sent below is answered from there.
+  if (update.forwarded == Phase::kDone) lose_unsound(id, slot);
 }
 
 // A Fetch that was asked for under other circumstances; what it brings is ignored.

@@ -163,6 +163,7 @@ void Replica::Impl::on(const SetChain& event) {
   removed_floor_ = 0;
   forward_ops_.clear();
   fetch_ops_.clear();
+  refused_.clear();
   for (auto& [id, damage] : damaged_) {
     damage.retry_at_ns = damage.backoff_ns = 0;
     damage.below = damage.above = false;
@@ -284,6 +285,7 @@ void Replica::Impl::fail_disk(const Status& status) {
   forward_ops_.clear();
   fetch_ops_.clear();
   damaged_.clear();
+  refused_.clear();
   open_identities_.clear();
 }
 

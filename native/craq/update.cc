@@ -175,6 +175,7 @@ void Replica::Impl::committed(const ChunkId& id, Slot& slot) {
   update.committed = Phase::kDone;
   bool known = damaged(id);
   damaged_.erase(id);
+  refused_.erase(id);
   if (update.lost) note_damage(id, true);
   if (update.lost && known) --damage_found_;  // the same as before
   const Record* before = chunks_.find(id);

@@ -448,6 +448,50 @@ TEST(CraqUnsound, AMiddleMayHearSoBeforeItsOwnDiskSaysIt) {
   EXPECT_EQ(w.replica.statistics().pending, 0u);
 }
 
+TEST(CraqUnsound, WhatTheSuccessorMadeAndLostSinceIsKeptAsDamaged) {
+  HeldMiddle w;
+  auto e = w.forwarded(2, 1);
+  e.offset = 4000;
+  w.step(e);
+  OpId forward = w.only<Forward>().op;
+  w.step(Staged{e.op, damage(), 0, 0});
+  OpId fetch = w.only<Fetch>().op;
+  w.forward_ok(forward, 9);
+  w.step(Fetched{fetch, damaged_too()});
+  auto stage = w.only<Stage>();
+  EXPECT_EQ(stage.kind, UpdateKind::kReplace);
+  EXPECT_TRUE(stage.lost);
+  EXPECT_EQ(stage.version, 2u);
+  EXPECT_EQ(stage.length, 8096u);
+  EXPECT_EQ(stage.checksum, 9u);
+  w.staged(stage.op, 9, 8096);
+  w.committed(w.only<Commit>().op);
+  EXPECT_EQ(w.reply_code(e.op), kOk) << "the predecessor has it, or knows that it is damaged, too";
+  EXPECT_TRUE(w.replica.damaged(kChunk));
+}
+
+TEST(CraqUnsound, ALateCopyOfWhatWasRefusedIsRefusedAlsoAfterTheRepair) {
+  HeldTail w;
+  auto e = w.forwarded(2, 1);
+  w.step(e);
+  w.step(Staged{e.op, damage(), 0, 0});
+  w.step(Fetched{w.only<Fetch>().op, damaged_too()});
+  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(kMissingBase));
+  w.tick(20'000);
+  OpId fetch = w.only<Fetch>().op;
+  w.fetched(fetch, 1, 1, 7);
+  w.staged(fetch, 7);
+  EXPECT_FALSE(w.replica.damaged(kChunk));
+  auto late = e;
+  late.op = w.next_op++;
+  w.step(late);
+  EXPECT_EQ(w.reply_code(late.op), static_cast<uint32_t>(kMissingBase));
+  w.chain(3, 10, 0);  // copies of before are not taken any more
+  auto again = w.forwarded(2, 1);
+  w.step(again);
+  EXPECT_EQ(w.only<Stage>().op, again.op);
+}
+
 TEST(CraqUnsound, AVersionThatChangesNothingGoesToTheNextSuccessorAsWhatItIs) {
   Hopeless w;
   w.staged(w.only<Stage>().op, 7);

@@ -253,10 +253,9 @@ class Target:
         if e.op in self._fetched:
             open_, data = None, self._fetched[e.op]
             self.node.world.landed["repair"] += 1
-        elif e.lost and e.op not in self._open:  # the head's own: it made an update void
-            open_, data = None, b""
+        elif e.lost and e.op not in self._open:
+            open_, data = None, self.books.given_up(e, position)
             self.staging[e.chunk] = position
-            self.books.voided(e.chunk, position)
         else:
             open_, data = self._open[e.op].request, self._open[e.op].data
             self.staging[e.chunk] = position
