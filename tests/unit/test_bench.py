@@ -43,7 +43,9 @@ def test_a_run_can_be_read_again(tmp_path: pathlib.Path) -> None:
 
 def test_the_page_is_one_file_and_well_formed() -> None:
     class Parser(html.parser.HTMLParser):
-        open: list[str] = []
+        def __init__(self) -> None:
+            super().__init__()
+            self.open: list[str] = []
 
         def handle_starttag(self, tag: str, attrs: object) -> None:
             if tag not in ("meta", "rect", "line"):
@@ -57,6 +59,8 @@ def test_the_page_is_one_file_and_well_formed() -> None:
             assert tag in ("rect", "line")
 
     text = page(made())
-    Parser().feed(text)
+    parser = Parser()
+    parser.feed(text)
+    assert parser.open == []
     assert "fio ended with 1" in text
     assert "not installed &lt;here&gt;" in text
