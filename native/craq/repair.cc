@@ -19,12 +19,12 @@
 // When every copy is damaged, damage is what there is to agree on. A replica that cannot stage an
 // update answers kMissingBase, and forgets it: a predecessor that could sends the chunk whole, one
 // that could not passes the answer on. Such an answer stands for this chain version, whatever is
-// healed later: late copies of the update are refused. At the head the update fails with kDamaged. Where a
-// successor was told of it, its position is taken: a late copy of it may still be on its way, and
-// no other update may have its name. So in its place the chunk gets a version that changes nothing,
-// and whose bytes stay damaged. Bytes that can be read stay readable, and what brings the chunk
-// whole (an overwrite, a cut to nothing, a removal, a replica that comes back with it) ends the
-// damage.
+// healed later: late copies of the update are refused. At the head the update fails with kDamaged.
+// Where a successor was told of it, its position is taken: a late copy of it may still be on its
+// way, and no other update may have its name. So in its place the chunk gets a version that changes
+// nothing, and whose bytes stay damaged. Bytes that can be read stay readable, and what brings the
+// chunk whole (an overwrite, a cut to nothing, a removal, a replica that comes back with it) ends
+// the damage.
 #include <algorithm>
 #include <cerrno>
 #include <utility>
