@@ -59,7 +59,7 @@ from fs3.types import ROOT_INODE
 __all__ = ["Finding", "LiveFile", "NameSpace", "check_rows", "fsck", "live_files"]
 
 PAGE = 1000
-_XATTR_FLAGS = xattr.HAS_XATTRS | xattr.HAS_ACCESS_ACL | xattr.HAS_DEFAULT_ACL
+_XATTR_FLAGS = xattr.flags_of(xattr.FLAGS)
 
 
 class Finding(NamedTuple):
