@@ -35,6 +35,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from fs3.errors import error_for
+from fs3.mount.descriptors import raise_descriptor_limit
 from fs3.mount.mounts import TYPES, mounted_at
 from fs3.runtime import ready
 from fs3.runtime.clock import Clock
@@ -118,6 +119,7 @@ class Keeper:
 
     def run(self, ready_fd: int | None) -> int:
         """The exit status for the process."""
+        raise_descriptor_limit()  # the server inherits it
         self._ready_fd = -1 if ready_fd is None else ready_fd
         waker, wake = os.pipe()
         os.set_blocking(wake, False)
@@ -168,17 +170,16 @@ class Keeper:
         if message.get("serving"):
             self._note_serving(descriptors)
         elif "keep" in message:
-            self._drop_ring(message["keep"])
-            self._rings[message["keep"]] = KeptRing(
-                message["keep"],
-                bytes.fromhex(message["target"]),
-                message["uid"],
-                message["pid"],
-                message["number"],
-                descriptors,
-            )
+            self._keep_ring(message, descriptors)
         elif "drop" in message:
             self._drop_ring(message["drop"])
+
+    def _keep_ring(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        name = str(message["keep"])
+        self._drop_ring(name)
+        target = bytes.fromhex(message["target"])
+        owner = int(message["uid"]), int(message["pid"])
+        self._rings[name] = KeptRing(name, target, *owner, int(message["number"]), descriptors)
 
     def _drop_ring(self, name: str) -> None:
         ring = self._rings.pop(name, None)

@@ -24,6 +24,7 @@ from fs3._proto import common_pb2
 from fs3.client import Client
 from fs3.errors import error_for
 from fs3.mount.cluster import ClusterWatch
+from fs3.mount.descriptors import raise_descriptor_limit
 from fs3.mount.keeper import KeptRing, Link
 from fs3.mount.mount_point import allow_other, check_mount_point
 from fs3.mount.options import MountOptions
@@ -63,6 +64,7 @@ def run(
     Raises OSError when mounting fails, and OutcomeUnknown when the cluster cannot be reached.
     """
     setup_logging("mount")
+    raise_descriptor_limit()
     options = options or MountOptions()
     if not inherited:  # looking at a mount that nobody serves would wait for this process
         check_mount_point(mount_point)
