@@ -98,17 +98,18 @@ class ClientImpl : public Client {
   }
 
   void read(FileHandle file, uint64_t offset, std::byte* into, size_t length,
-            Function<void(Result<size_t>)> done) override {
+            Function<void(Result<size_t>)> done, Holes holes) override {
     if (Status status = usable(); !status.ok()) return done(std::move(status));
-    read_file(core_, std::move(file), offset, into, length, std::move(done));
+    read_file(core_, std::move(file), offset, into, length, holes, std::move(done));
   }
 
   void write(FileHandle file, uint64_t offset, Buffer data, WriteAt at,
              Function<void(Result<size_t>)> done) override {
     if (Status status = usable(); !status.ok()) return done(std::move(status));
     done = synced(file, std::move(done));
-    if (!file->appends() || at == WriteAt::kOffset) {
-      return write_file(core_, std::move(file), offset, std::move(data), std::move(done));
+    if (!file->appends() || at != WriteAt::kAsOpened) {
+      bool through = at == WriteAt::kThrough || file->through();
+      return write_file(core_, std::move(file), offset, std::move(data), through, std::move(done));
     }
     auto appended = [done = std::move(done)](Result<Appended> result) mutable {
       if (!result.ok()) return done(result.status());

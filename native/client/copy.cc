@@ -102,7 +102,7 @@ class Copy : public std::enable_shared_from_this<Copy> {
 
   void piece(uint64_t offset, uint64_t length) {
     Buffer buffer = Buffer::allocate(length);
-    read_file(core_, from_, offset, buffer.data(), length,
+    read_file(core_, from_, offset, buffer.data(), length, Holes::kZeros,
               [self = shared_from_this(), buffer, offset, length](Result<size_t> got) {
                 if (!got.ok()) return self->piece_done(offset, got.status());
                 // Cut meanwhile by somebody: what is behind counts as not copied.
@@ -110,7 +110,7 @@ class Copy : public std::enable_shared_from_this<Copy> {
                 if (*got == 0) return self->piece_done(offset, Status());
                 uint64_t target = self->to_begin_ + (offset - self->begin_);
                 write_file(self->core_, self->to_, target, buffer.slice(0, *got),
-                           [self, offset](const Result<size_t>& written) {
+                           self->to_->through(), [self, offset](const Result<size_t>& written) {
                              self->piece_done(offset, written.status());
                            });
               });

@@ -32,7 +32,7 @@ constexpr int64_t kSizeFreshNs = 50'000'000;
 class ReadOp : public std::enable_shared_from_this<ReadOp> {
  public:
   ReadOp(std::shared_ptr<Core> core, Lane& lane, FileHandle handle, uint64_t offset,
-         std::byte* into, size_t length, Function<void(Result<size_t>)> done)
+         std::byte* into, size_t length, Holes holes, Function<void(Result<size_t>)> done)
       : core_(std::move(core)),
         lane_(lane),
         handle_(std::move(handle)),
@@ -40,6 +40,7 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
         offset_(offset),
         into_(into),
         length_(length),
+        holes_(holes),
         done_(std::move(done)) {}
 
   // On the caller's thread.
@@ -95,13 +96,15 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
       uint64_t index = piece.offset / file_.placement->chunk_size();
       auto next = map.next(index);
       bool absent = index < map.through() && (!next || next->index > index);
-      if (absent) std::memset(into_ + (piece.offset - offset_), 0, piece.length);
-      return absent;
+      if (!absent) return false;
+      if (holes_ == Holes::kRefuse) error_ = hole_refused();
+      std::memset(into_ + (piece.offset - offset_), 0, piece.length);
+      return true;
     });
   }
 
   void read_pieces(std::vector<Gap> pieces) {
-    if (pieces.empty()) return finish(length_);
+    if (pieces.empty()) return finish_all();
     open_pieces_ = pieces.size();
     lane_.run([self = shared_from_this(), pieces = std::move(pieces)] {
       for (const Gap& piece : pieces) self->read_piece(piece);
@@ -175,15 +178,22 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
     if (reply.status.ok()) {
       FS3_CHECK(reply.sink_length <= length);
       std::memset(into + reply.sink_length, 0, length - reply.sink_length);
+      if (holes_ == Holes::kRefuse && reply.sink_length < length && error_.ok()) {
+        error_ = hole_refused();
+      }
     } else if (error_.ok()) {
       error_ = reply.status;
     }
     FS3_CHECK(open_pieces_ > 0);
     if (--open_pieces_ > 0) return;
+    finish_all();
+  }
+
+  static Status hole_refused() { return Status(ENODATA, "client/read", "a hole"); }
+  void finish_all() {
     if (!error_.ok()) return finish(error_);
     finish(length_);
   }
-
   void finish(Result<size_t> result) {
     if (result.ok()) core_->counters.read_bytes.fetch_add(*result, std::memory_order_relaxed);
     core_->counters.inflight.fetch_sub(1, std::memory_order_relaxed);
@@ -198,6 +208,7 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
   const uint64_t offset_;
   std::byte* const into_;
   uint64_t length_;
+  const Holes holes_;
   Function<void(Result<size_t>)> done_;
   bool settled_ = false;  // direct: what was dirty when the read began has ended
   size_t open_pieces_ = 0;
@@ -235,7 +246,7 @@ void fresh_size(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFil
 }
 
 void read_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, std::byte* into,
-               size_t length, Function<void(Result<size_t>)> done) {
+               size_t length, Holes holes, Function<void(Result<size_t>)> done) {
   if (!handle->readable()) return done(Status(EBADF, "client/read", "not open for reading"));
   if (offset > INT64_MAX || length > INT64_MAX - offset) {
     return done(Status(EINVAL, "client/read", "offset + length is beyond the largest file"));
@@ -243,7 +254,7 @@ void read_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, s
   core->counters.reads.fetch_add(1, std::memory_order_relaxed);
   core->counters.inflight.fetch_add(1, std::memory_order_relaxed);
   Lane& lane = core->lane();
-  std::make_shared<ReadOp>(std::move(core), lane, std::move(handle), offset, into, length,
+  std::make_shared<ReadOp>(std::move(core), lane, std::move(handle), offset, into, length, holes,
                            std::move(done))
       ->start();
 }

@@ -17,7 +17,7 @@ struct OpenFile;
 // As Client::read. A file whose end lies before the read is asked of the metadata service once more
 // (unless its size was heard a moment ago), so a reader can follow a file that grows elsewhere.
 void read_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, std::byte* into,
-               size_t length, Function<void(Result<size_t>)> done);
+               size_t length, Holes holes, Function<void(Result<size_t>)> done);
 
 // The size of the file as a reader here may see it, asked of the metadata service unless it was
 // heard a moment ago. `done` on the lane, or inside the call.

@@ -318,13 +318,13 @@ void ask_quota(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile
 namespace {
 
 void write_placed(const std::shared_ptr<Core>& core, const FileHandle& handle, uint64_t offset,
-                  const Buffer& data, Function<void(Result<size_t>)> done) {
+                  const Buffer& data, bool through, Function<void(Result<size_t>)> done) {
   const auto& file = handle->file;
   Lane& lane = core->lane();
   size_t length = data.size();
   if (length == 0) return done(size_t{0});
   uint64_t file_max = core->options.write_back_bytes;
-  bool through = handle->through() || file_max == 0;
+  through = through || file_max == 0;
   bool answered = false, arm = false;
   {
     std::unique_lock lock(file->mutex);
@@ -397,22 +397,24 @@ void flush_all_placed(const std::shared_ptr<Core>& core, const std::shared_ptr<O
 
 // What was appended before, at whichever handle, comes first.
 void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, Buffer data,
-                Function<void(Result<size_t>)> done) {
+                bool through, Function<void(Result<size_t>)> done) {
   bool appending, limited;
   {
     std::lock_guard lock(handle->file->mutex);
     appending = handle->file->appending();
     limited = handle->file->limited;
   }
-  if (!appending && !limited) return write_placed(core, handle, offset, data, std::move(done));
-  auto placed = [core, handle, offset, data = std::move(data), done = std::move(done)]() mutable {
+  if (!appending && !limited)
+    return write_placed(core, handle, offset, data, through, std::move(done));
+  auto placed = [core, handle, offset, data = std::move(data), through,
+                 done = std::move(done)]() mutable {
     // Offsets that may not be written at all are refused by write_placed.
     uint64_t end = offset + std::min<uint64_t>(data.size(), UINT64_MAX - offset);
     size_t length = data.size();
-    auto allowed = [core, handle, offset, data = std::move(data),
+    auto allowed = [core, handle, offset, data = std::move(data), through,
                     done = std::move(done)](Status status) mutable {
       if (!status.ok()) return done(std::move(status));
-      write_placed(core, handle, offset, data, std::move(done));
+      write_placed(core, handle, offset, data, through, std::move(done));
     };
     ask_quota(core, handle->file, end, length, std::move(allowed));
   };

@@ -31,9 +31,10 @@ class Lane;
 struct Handle;
 struct OpenFile;
 
-// As Client::write, at the offset whatever the handle's flags.
+// As Client::write, at the offset whatever the handle's flags. `through`: `done` waits for the
+// chains.
 void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, Buffer data,
-                Function<void(Result<size_t>)> done);
+                bool through, Function<void(Result<size_t>)> done);
 
 // As Client::flush: `done` gets the handle's error, once.
 void flush_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done);

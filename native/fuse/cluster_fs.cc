@@ -104,6 +104,7 @@ ClusterFs::ClusterFs(std::shared_ptr<client::Client> client, ClusterFsOptions op
       options_(std::move(options)),
       callers_(options_.squash_root),
       access_times_(client_, nodes_, options_.atime, options_.timers) {
+  start_rings();
   if (options_.handover == nullptr) return;
   files_.begin(options_.handover->generation());
   directories_.begin(options_.handover->generation());
@@ -362,6 +363,7 @@ void ClusterFs::reply_attr(RequestPtr request, const pb::Attr& attr, const pb::L
 }
 
 void ClusterFs::shutdown() {
+  end_rings();
   struct Waiting {
     std::mutex mutex;
     std::condition_variable changed;

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <sys/mman.h>
+#include <sys/random.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -35,6 +36,7 @@ struct Handover::Head {
   uint32_t resends;
   uint64_t root_inode;
   std::array<char, kPathMax> mountpoint;
+  Secret secret;  // zeros: the process before was of a version without it
 };
 
 struct Handover::HandleRecord {
@@ -92,8 +94,17 @@ Result<std::shared_ptr<Handover>> Handover::create() {
     close(fd);
     return status;
   }
-  return std::shared_ptr<Handover>(new Handover(fd, memory));
+  std::shared_ptr<Handover> handover(new Handover(fd, memory));
+  handover->make_secret();
+  return handover;
 }
+
+void Handover::make_secret() {
+  FS3_CHECK(getrandom(head_->secret.data(), head_->secret.size(), 0) ==
+            static_cast<ssize_t>(head_->secret.size()));
+}
+
+Handover::Secret Handover::secret() const { return head_->secret; }
 
 Result<std::shared_ptr<Handover>> Handover::adopt(int fd) {
   int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -117,6 +128,7 @@ Result<std::shared_ptr<Handover>> Handover::adopt(int fd) {
 
 void Handover::inherit() {
   generation_ = ++head_->generation;
+  if (head_->secret == Secret{}) make_secret();
   std::vector<uint32_t> used;
   for (uint32_t slot = 0; slot < kHandlesMax; ++slot) {
     HandleRecord& record = handles_[slot];

@@ -14,6 +14,7 @@ void ClusterFs::read(RequestPtr request) {
   if (file == nullptr) return reply_error(std::move(request), files_.not_found());
   if (in.size > kMaxTransfer) return reply_error(std::move(request), EINVAL);
   if (!(file->flags & O_NOATIME)) access_times_.read(file->inode);
+  if (file->paged) nodes_.note_pages(file->inode);
   // The bytes are produced where the kernel takes them.
   std::byte* space = request->reply_space(in.size);
   uint64_t offset = in.offset;
@@ -52,6 +53,7 @@ void ClusterFs::do_write(RequestPtr request, FilePtr file) {
   if (options_.handover != nullptr) options_.handover->note_written(file->slot);
   // The flags of this write: they may have changed since the open, by fcntl(2) or RWF_DSYNC.
   bool appends = (in.flags & O_APPEND) || file->appends_only;
+  if (file->paged) nodes_.note_pages(file->inode);
   if (!page && appends) return append(std::move(request), std::move(file));
   uint64_t offset = in.offset;
   Buffer data = request->payload_buffer(in.size);
@@ -75,7 +77,7 @@ void ClusterFs::append(RequestPtr request, FilePtr file) {
   // Unaligned memory makes a write(2) of up to kMaxTransfer two requests (negotiate.cc), the first
   // of which ends with a page.
   bool more = in.size < kMaxTransfer && in.size > kMaxTransfer - kPageBytes;
-  bool cached = !(file->flags & (O_APPEND | O_DIRECT)) && !options_.direct_io;
+  bool cached = file->paged;
   auto mode = more     ? client::AppendMode::kMoreFollows
               : cached ? client::AppendMode::kPlaced
                        : client::AppendMode::kBuffered;

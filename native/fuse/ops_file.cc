@@ -76,6 +76,7 @@ bool ClusterFs::make_handle(const pb::OpenReply& reply, const std::string& raw, 
   bool appends = (flags & O_APPEND) && file->writable();
   bool direct =
       options_.direct_io || options_.atime == AtimePolicy::kAlways || (flags & O_DIRECT) || appends;
+  file->paged = !direct;
   if (direct) {
     out->open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
   } else if (unchanged && (flags & O_NOATIME || !access_times_.is_due(attr.inode()))) {

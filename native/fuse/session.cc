@@ -335,10 +335,14 @@ Status Session::invalidate_attributes(uint64_t node) {
   return fuse::invalidate_attributes(*device_, node_of(node));
 }
 
-Status Session::invalidate_data(uint64_t node, int64_t offset, int64_t length) {
-  return enqueue_notification([this, node = node_of(node), offset, length] {
-    return fuse::invalidate_data(*device_, node, offset, length);
-  });
+Status Session::invalidate_data(uint64_t node, int64_t offset, int64_t length,
+                                Function<void()> done) {
+  return enqueue_notification(
+      [this, node = node_of(node), offset, length, done = std::move(done)]() mutable {
+        Status status = fuse::invalidate_data(*device_, node, offset, length);
+        if (done) done();
+        return status;
+      });
 }
 
 Status Session::invalidate_entry(uint64_t parent, std::string name) {

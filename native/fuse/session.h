@@ -90,7 +90,8 @@ class Session {
   Status invalidate_attributes(uint64_t node);
   // Queued for a thread of their own (see device.h); at most kNotificationsMax wait, further ones
   // are refused with EAGAIN.
-  Status invalidate_data(uint64_t node, int64_t offset, int64_t length);
+  // `done` when the kernel has done it.
+  Status invalidate_data(uint64_t node, int64_t offset, int64_t length, Function<void()> done = {});
   Status invalidate_entry(uint64_t parent, std::string name);
   // Makes the kernel send the dirty pages of the node as WRITE, and drop the others; `done` runs on
   // the thread of the notifications when they have been answered. Not at all when the session ends.

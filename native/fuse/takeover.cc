@@ -83,6 +83,7 @@ void ClusterFs::attached(Session& session) {
     latch.wait();
     left = std::move(again);
   }
+  restore_rings();
 }
 
 void ClusterFs::restore(const Handover::OpenHandle& handle, Function<void(Status)> done) {
@@ -120,6 +121,7 @@ bool ClusterFs::add_restored(const Handover::OpenHandle& handle, const std::stri
   file->appends_only = (handle.flags & O_APPEND) && (reply.attr().flags() & pb::APPEND_ONLY);
   file->handle = client_->open_handle(raw, handle.flags);
   file->slot = handle.slot;
+  file->paged = !(options_.direct_io || (handle.flags & (O_DIRECT | O_APPEND)));
   bool through = handle.flags & (O_DIRECT | O_SYNC | O_DSYNC);
   // The first part of a large append is answered before its rest comes, whatever the flags.
   file->lost = handle.half_append || (handle.unsettled && options_.write_back && !through);
@@ -162,6 +164,7 @@ Status ClusterFs::settled_now(File& file, uint32_t written) {
 }
 
 void ClusterFs::settle_all() {
+  pause_rings();
   Latch latch;
   for (const FilePtr& file : files_.all()) {
     if (!file->writable()) continue;

@@ -268,6 +268,23 @@ TEST_F(ClientTest, ReadsOfHolesAskWhichChunksThereAre) {
 
 // ---- fallocate
 
+TEST_F(ClientTest, AReadMayRefuseHoles) {
+  constexpr uint64_t kChunks = 40;  // enough that it asks where they are
+  cluster.set_size(kChunks * kChunk);
+  cluster.put_chunk(3, std::string(kChunk, 'x'));
+  auto file = user.open(cluster, O_RDONLY);
+  std::string into(kChunks * kChunk, '?');
+  auto read = [&](uint64_t offset, size_t length) {
+    return wait_for<Result<size_t>>([&](auto done) {
+      user.client->read(file, offset, reinterpret_cast<std::byte*>(into.data()), length,
+                        std::move(done), Holes::kRefuse);
+    });
+  };
+  EXPECT_EQ(read(0, into.size()).status().code(), ENODATA);
+  EXPECT_EQ(read(4 * kChunk, 30 * kChunk).status().code(), ENODATA);
+  EXPECT_EQ(*read(3 * kChunk, kChunk), kChunk);
+}
+
 TEST_F(ClientTest, PunchedChunksAreGoneAndTheRestIsZero) {
   auto file = user.open(cluster);
   std::string bytes = pattern(6 * kChunk, 1);
