@@ -165,6 +165,10 @@ constexpr size_t operation_header_size(uint32_t opcode) {
       return sizeof(fuse_access_in);
     case FUSE_INTERRUPT:
       return sizeof(fuse_interrupt_in);
+    case FUSE_GETLK:
+    case FUSE_SETLK:
+    case FUSE_SETLKW:
+      return sizeof(fuse_lk_in);
     case FUSE_SETXATTR:
       return sizeof(fuse_setxattr_in);  // the long form: SETXATTR_EXT is always agreed
     case FUSE_GETXATTR:
