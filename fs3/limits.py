@@ -30,6 +30,7 @@ ACCESS_TIMES_MAX = 128  # one call, one transaction, about 5 ms that other reque
 GC_CHUNKS_PER_STEP = 1024
 TREE_WALK_RECORDS_MAX = 1024  # looked at before a recursive remove; requests wait for it, 10 ms
 QUOTA_ENTRIES_PER_STEP = 256  # entries that begin to count for a tree in one transaction
+TRASH_KEPT_S_MAX = 3650 * 24 * 3600  # ten years: what is kept for ever is not removed
 TREE_ENTRIES_PER_STEP = 256  # taken out of a tree in removal in one transaction, 10 ms
 KEEPALIVE_INODES_MAX = 65_536
 

@@ -135,7 +135,11 @@ def deep_levels() -> list[Level]:
             },
         ),
         _sanitized_cluster(),
-        _sanitized("tsan", "thread", {"TSAN_OPTIONS": "halt_on_error=1"}),
+        _sanitized(
+            "tsan",
+            "thread",
+            {"TSAN_OPTIONS": f"halt_on_error=1 suppressions={ROOT}/tests/native/tsan.supp"},
+        ),
         Level(
             "fuzz",
             f"each decoder for {FUZZ_MINUTES} minutes",

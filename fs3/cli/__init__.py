@@ -26,6 +26,7 @@ _COMMANDS = {
     "get": ("fs3.cli.paths", "Copy files or trees out of the file system."),
     "mv": ("fs3.cli.paths", "Rename."),
     "rm": ("fs3.cli.paths", "Remove files, or trees with -r."),
+    "trash": ("fs3.cli.trash", "What was removed and is kept for a while."),
     "quota": ("fs3.cli.quota", "Limits of users and directory trees."),
     "stat": ("fs3.cli.paths", "Show the attributes of a path."),
     "info": ("fs3.cli.info", "Path to layout, chains and replicas."),

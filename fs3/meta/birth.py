@@ -1,4 +1,5 @@
-"""What every new inode begins with: owner, group, mode and ACLs by its directory, and its times."""
+"""What every new inode begins with: owner, group, mode, ACLs and trash by its directory, and its
+times."""
 
 import errno
 
@@ -11,8 +12,9 @@ from fs3.meta.inode import DIRECTORY, SYMLINK, Inode
 from fs3.meta.permission import EXECUTE, WRITE, inherited, require
 from fs3.meta.quota import Charge, Usage, require_room
 from fs3.runtime.failpoint import failpoint
+from fs3.trash import KEEPS
 
-__all__ = ["make_child", "new_inode"]
+__all__ = ["make_child", "make_reserved", "new_inode"]
 
 
 def make_child(
@@ -65,6 +67,30 @@ def new_inode(
         quota=directory.quota,
     )
     _apply_default_acl(txn, directory, inode, context.umask)
+    if is_directory and directory.flags & xattr.KEEPS_TRASH:
+        xattr.store(txn, inode, KEEPS, xattr.find(txn, directory, KEEPS) or b"0")
+    return inode
+
+
+def make_reserved(
+    txn: Transaction,
+    parent: Inode,
+    name: bytes,
+    number: int,
+    owner: tuple[int, int],
+    mode: int,
+    now_ns: int,
+) -> Inode:
+    """A directory that the service itself needs, stored, and its parent. It takes nothing from the
+    parent. `owner`: uid, gid."""
+    inode = inodes.root(now_ns)
+    inode.number, inode.parent, inode.mode = number, parent.number, mode
+    inode.uid, inode.gid = owner
+    inodes.store(txn, inode)
+    dirent.store(txn, parent.number, name, number, DIRECTORY)
+    parent.add_subdirectories(1)
+    parent.touch(now_ns)
+    inodes.store(txn, parent)
     return inode
 
 

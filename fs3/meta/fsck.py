@@ -64,7 +64,7 @@ __all__ = ["Finding", "LiveFile", "NameSpace", "check_rows", "fsck", "live_files
 
 PAGE = 1000
 LOCK_KEY_BYTES, LOCK_RANGE_KEY_BYTES = 12, 45
-_XATTR_FLAGS = xattr.HAS_XATTRS | xattr.HAS_ACCESS_ACL | xattr.HAS_DEFAULT_ACL
+_XATTR_FLAGS = xattr.flags_of(xattr.FLAGS)
 
 
 class Finding(NamedTuple):

@@ -16,7 +16,8 @@ chunks goes from 1 to 4 in one transaction. The delay counts on this process's c
 ended the epoch of the row (garbage.py), so a restart, or another leader, starts it anew: clients
 have to come back with their keepalives before anything they read is removed.
 
-Directories that still have entries are emptied first, by tree_removal.py.
+Directories that still have entries are emptied first, by tree_removal.py; what comes out of the
+trash goes that way, too (trash_cleaner.py).
 """
 
 import logging
@@ -37,6 +38,7 @@ from fs3.meta.inode import FILE, REMOVING, WRITABLE, Inode, Layout
 from fs3.meta.ports import ChunkPort
 from fs3.meta.store import MetaStore
 from fs3.meta.tombstone import Tombstone
+from fs3.meta.trash_cleaner import TrashCleaner
 from fs3.meta.tree_removal import TreeRemover
 from fs3.runtime.clock import Clock
 from fs3.runtime.failpoint import failpoint
@@ -142,6 +144,7 @@ class GarbageCollector:
         self._sweep_ns = int(max(sweep_s, delay_s) * 1e9)
         self._parallel = parallel
         self._guard = guard
+        self._trash = TrashCleaner(store, clock, guard)
         self._trees = TreeRemover(store, guard)
         self._taken = 0
         self.begin_term()
@@ -159,7 +162,7 @@ class GarbageCollector:
     def step(self) -> int:
         """A bounded part of the work; how many inodes were removed, and entries taken out of trees
         in removal. 0 means: come again later."""
-        taken = self.empty_trees()
+        taken = self._trash.step() + self.empty_trees()
         now_ns = self._clock.monotonic_ns()
         self._epochs.forget_before(now_ns - self._sweep_ns)
         page: _Page

@@ -78,6 +78,8 @@ class Changes(NamedTuple):
 
     inodes: Mapping[int, Callable[[], int]]  # to what tells the data version, if it is needed
     names: AbstractSet[Name]
+    # Directories that the request does not name: who sent it does not know that they changed.
+    unasked: AbstractSet[int] = frozenset()
 
     def __bool__(self) -> bool:
         return bool(self.inodes or self.names)
@@ -320,12 +322,16 @@ class LeaseTable:
     # -- changes -------------------------------------------------------------------------------
 
     def change(self, client: bytes, changes: Changes, now_ns: int) -> Barrier | None:
-        """After the commit: recalls from everybody but `client`, who knows. None when nobody has to
-        be waited for."""
+        """After the commit: recalls from everybody but `client`, who knows (what he asked for).
+        None when nobody has to be waited for."""
         own = self._sessions.get(client)
-        but = own.bit if own is not None else 0
         owed: dict[int, list[Recall]] = {}
+
+        def knowing(directory: int) -> int:
+            return own.bit if own is not None and directory not in changes.unasked else 0
+
         for inode, data_version in changes.inodes.items():
+            but = knowing(inode)
             held = self._young.take_inode(inode, but) | self._old.take_inode(inode, but)
             if held:
                 self._hot[inode] = now_ns + int(COOL_S * 1e9)
@@ -333,24 +339,25 @@ class LeaseTable:
                 for bit in _bits(held):
                     owed.setdefault(bit, []).append(recall)
         for parent, name in changes.names:
+            but = knowing(parent)
             held = self._young.take_name(parent, name, but) | self._old.take_name(parent, name, but)
             for bit in _bits(held):
                 owed.setdefault(bit, []).append(Recall(parent=parent, name=name))
         barrier = self.wait_for_former(client, now_ns) if changes else Barrier()
         for inode in changes.inodes:
-            self._wait_for_earlier(inode, barrier, own)
+            self._wait_for_earlier(inode, barrier, knowing(inode))
         for changed in changes.names:
-            self._wait_for_earlier(changed, barrier, own)
+            self._wait_for_earlier(changed, barrier, knowing(changed[0]))
         for bit, recalls in owed.items():
             session = self._by_bit.get(bit)
             if session is not None and session.number:
                 self._owe(session, recalls, barrier, now_ns)
         return barrier if barrier.waits_for else None
 
-    def _wait_for_earlier(self, thing: _Thing, barrier: Barrier, own: _Session | None) -> None:
+    def _wait_for_earlier(self, thing: _Thing, barrier: Barrier, but: int) -> None:
         """Whoever has not acknowledged an earlier recall may still believe what was before it."""
         for bit, sent in self._unacknowledged.get(thing, {}).items():
-            if (own is None or bit != own.bit) and barrier not in sent.barriers:
+            if bit != but and barrier not in sent.barriers:
                 sent.barriers.append(barrier)
                 barrier.waits_for += 1
 

@@ -4,9 +4,9 @@ removal of trees (tree_removal.py). Names there are #NUMBER, the number of the i
 from typing import Protocol
 
 from fs3.kv.api import Transaction
-from fs3.meta import dirent
+from fs3.meta import birth, dirent
 from fs3.meta import inode as inodes
-from fs3.meta.inode import DIRECTORY, Inode
+from fs3.meta.inode import Inode
 from fs3.types import ROOT_INODE
 
 __all__ = ["LOST_AND_FOUND", "Unusable", "World", "put"]
@@ -57,16 +57,6 @@ def _directory(txn: Transaction, world: World) -> Inode:
         if directory is None or not directory.is_directory:
             raise Unusable("/lost+found is no directory: move it away first")
         return directory
-    directory = inodes.root(world.now_ns)
-    directory.number, directory.mode, directory.uid, directory.gid = (
-        world.new_inode(),
-        0o700,
-        root.uid,
-        root.gid,
-    )
-    inodes.store(txn, directory)
-    dirent.store(txn, ROOT_INODE, LOST_AND_FOUND, directory.number, DIRECTORY)
-    root.add_subdirectories(1)
-    root.touch(world.now_ns)
-    inodes.store(txn, root)
-    return directory
+    owner = (root.uid, root.gid)
+    number = world.new_inode()
+    return birth.make_reserved(txn, root, LOST_AND_FOUND, number, owner, 0o700, world.now_ns)

@@ -7,6 +7,7 @@
 | `trusted.*` | root | root |
 | `security.*` | everybody | root |
 | `system.posix_acl_access`, `.._default` | everybody | the owner; not on symbolic links |
+| `system.fs3.removed_from` | everybody | nobody: what is in the trash has it (trash.py) |
 | anything else | EOPNOTSUPP | EOPNOTSUPP |
 
 What must not be read does not exist (ENODATA). Nothing immutable or append-only is changed.
@@ -26,6 +27,7 @@ from fs3.meta.permission import (
     require_changeable,
     require_owner,
 )
+from fs3.trash import REMOVED_FROM
 
 __all__ = ["is_acl", "may_list", "no_attribute", "require_change", "require_read"]
 
@@ -68,6 +70,8 @@ def require_change(inode: Inode, name: bytes, caller: Caller, where: str) -> Non
     if _needs_permission(name):
         require(inode, caller, WRITE, where)
     _check_kind(inode, name, where)
+    if name == REMOVED_FROM:
+        raise refuse(errno.EPERM, where, f"name: {name!r} is set by removals alone")
     if name == ACCESS or (name == DEFAULT and inode.is_directory):
         require_owner(inode, caller, where)
 
@@ -90,5 +94,5 @@ def _check_kind(inode: Inode, name: bytes, where: str) -> None:
     if is_acl(name):
         if inode.type == SYMLINK:
             raise refuse(errno.EOPNOTSUPP, where, "name: a symbolic link has no ACL")
-    elif not name.startswith(PREFIXES):
+    elif name != REMOVED_FROM and not name.startswith(PREFIXES):
         raise refuse(errno.EOPNOTSUPP, where, f"name: {name!r} is of no known kind, see xattr(7)")

@@ -318,7 +318,7 @@ def _xattr_flags(txn: Transaction, mend: Mend, world: World) -> str:
     inode = inodes.decode(mend.inode, record) if record is not None else None
     if inode is None or inode.version != mend.version:
         raise NotMended
-    every = xattr.flags_of((acl.ACCESS, acl.DEFAULT))
+    every = xattr.flags_of(xattr.FLAGS)
     present = xattr.flags_of(
         keys.xattr_fields(key)[1] for key, _ in txn.get_range(*keys.xattrs(inode.number))
     )

@@ -140,7 +140,10 @@ class Watches:
     def changed(self, call: Call | None, changes: Changes) -> list[Answer]:
         """After the commit. WATCH calls that have to go out; the answer of `call` waits (see
         hold_back). Without a call nobody waits: what the service does by itself."""
-        client = call.context.client if call is not None else b""
+        client = b""
+        if call is not None:
+            client = call.context.client
+            changes = changes._replace(unasked=_unasked(call.request, changes))
         barrier = self._leases.change(client, changes, self._now_ns())
         if barrier is None:
             return []
@@ -211,6 +214,13 @@ class Watches:
 def former_clients(txn: Transaction) -> list[bytes]:
     begin, end = keys.WATCHER, keys.prefix_end(keys.WATCHER)
     return [key[len(keys.WATCHER) :] for key, _ in txn.get_range(begin, end, snapshot=True)]
+
+
+def _unasked(request: Any, changes: Changes) -> set[int]:
+    """Removing may move into the trash, for instance."""
+    fields = ("parent", "old_parent", "new_parent")
+    asked = {getattr(request, field, 0) for field in fields}
+    return {parent for parent, _ in changes.names} - asked
 
 
 def _forget(client: bytes, txn: Transaction) -> None:

@@ -1,12 +1,13 @@
 """Extended attributes: load, store, list, check. Key: XATT (fs3/kv/keys.py); record: schema, value.
 
-An inode with at least one has HAS_XATTRS, one with an ACL the flag of that ACL as well, so that
-nobody else pays a read for them. They go with the inode.
+An inode with at least one has HAS_XATTRS, one with an ACL or a time to keep what is removed a flag
+for that as well, so that nobody else pays a read for them. They go with the inode.
 """
 
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from fs3 import trash
 from fs3.errors import Damaged, Status
 from fs3.kv import keys
 from fs3.kv.api import Transaction
@@ -18,7 +19,9 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 HAS_XATTRS, HAS_ACCESS_ACL, HAS_DEFAULT_ACL = 0x4, 0x100, 0x200  # flags of the inode
+KEEPS_TRASH = 0x800  # as well
 ACL_FLAGS = {acl.ACCESS: HAS_ACCESS_ACL, acl.DEFAULT: HAS_DEFAULT_ACL}
+FLAGS = ACL_FLAGS | {trash.KEEPS: KEEPS_TRASH}
 CAPABILITY = b"security.capability"  # what a program may when it runs; gone when it is changed
 
 
@@ -40,7 +43,7 @@ def flags_of(names: Iterable[bytes]) -> int:
     """Of an inode with these attributes and no others."""
     flags = 0
     for name in names:
-        flags |= HAS_XATTRS | ACL_FLAGS.get(name, 0)
+        flags |= HAS_XATTRS | FLAGS.get(name, 0)
     return flags
 
 
@@ -72,7 +75,7 @@ def sizes(txn: Transaction, inode: "Inode") -> dict[bytes, int]:
 def store(txn: Transaction, inode: "Inode", name: bytes, value: bytes) -> None:
     """Changes the flags of `inode`; the caller stores it."""
     txn.set(keys.xattr(inode.number, name), encode(value))
-    inode.flags |= HAS_XATTRS | ACL_FLAGS.get(name, 0)
+    inode.flags |= HAS_XATTRS | FLAGS.get(name, 0)
 
 
 def store_acl(txn: Transaction, inode: "Inode", name: bytes, value: Acl | None) -> None:
@@ -88,7 +91,7 @@ def store_acl(txn: Transaction, inode: "Inode", name: bytes, value: Acl | None) 
 def remove(txn: Transaction, inode: "Inode", name: bytes) -> None:
     """Changes the flags of `inode`; the caller stores it."""
     txn.clear(keys.xattr(inode.number, name))
-    inode.flags &= ~ACL_FLAGS.get(name, 0)
+    inode.flags &= ~FLAGS.get(name, 0)
     if not txn.get_range(*keys.xattrs(inode.number), limit=1):
         inode.flags &= ~HAS_XATTRS
 

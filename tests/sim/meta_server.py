@@ -166,6 +166,9 @@ class MetaServer(Client):
                 self.store.tick()
         except Died:
             return
+        except OSError:
+            if not self.world.bugs.meta_goes_on:
+                raise
         self.after(S, self._tick)
 
     def _collect(self) -> None:

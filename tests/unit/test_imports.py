@@ -16,7 +16,7 @@ NATIVE = ROOT / "native"
 
 # ---- Python: each package and the packages it may import (itself always, fs3 foundations always).
 
-FOUNDATIONS = {"types", "errors", "limits", "layout", "_proto", "_native"}
+FOUNDATIONS = {"types", "errors", "limits", "layout", "trash", "_proto", "_native"}
 RUNTIME = {"runtime"}
 LIBRARIES = {"kv", "auth"}
 SERVICES = {"mgmtd", "meta", "storage", "client"}

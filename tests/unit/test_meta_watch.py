@@ -292,6 +292,28 @@ def test_a_watch_without_a_client_is_refused(world):
         world.call(pb.WATCH, client=b"")
 
 
+def test_what_a_change_does_beside_what_it_was_asked_for_is_recalled_from_its_author(world):
+    """A kernel knows that its unlink takes a name away, not that the trash has a new one."""
+    holder = Holder(world, CLIENT)
+    kept = world.mkdir(b"kept")
+    world.call(pb.SETXATTR, inode=kept, name=b"user.fs3.trash", value=b"7d")
+    for name in (b"first", b"second"):
+        world.create(name, parent=kept)
+    world.unlink(b"first", parent=kept)
+    own = world.lookup(b"0", parent=world.lookup(b".trash").inode).inode
+    (hour,) = world.names(own)
+    at = world.lookup(hour, parent=own).inode
+    name = b"second#%d" % world.lookup(b"second", parent=kept).inode
+    world.call(pb.LOOKUP, parent=at, name=name, negative=True)
+    holder.watch()
+    token = begin(world, pb.UNLINK, parent=kept, name=b"second")
+    assert holder.hear()
+    assert (at, name) in holder.recalled
+    assert (kept, b"second") not in holder.recalled
+    holder.watch()
+    world.answer(token, pb.UNLINK)
+
+
 def test_own_changes_are_not_recalled(world):
     holder = Holder(world, CLIENT)
     inode = world.create(b"f")

@@ -44,6 +44,7 @@ from fs3.meta.ops.statfs import statfs
 from fs3.meta.ops.symlink import symlink
 from fs3.meta.ops.sync import changes, sync
 from fs3.meta.ops.unlink import unlink
+from fs3.meta.trash import NEW_DIRECTORIES
 
 __all__ = ["VERBS", "Verb"]
 
@@ -55,7 +56,7 @@ class Verb(NamedTuple):
     reply: type[Message]
     run: Callable[[Transaction, Any, Context], Message]
     mutates: Callable[[Any], bool]  # has to be applied exactly once
-    creates: bool = False  # may take an inode id
+    creates: int = 0  # so many inode ids it may take
     has_header: bool = True
     may_be_durable: bool = False  # the request has a field `durable`
     names: bool = False  # a lease of the reply is one on `parent` and `name` of the request as well
@@ -78,16 +79,16 @@ def _opens_for_write(request: pb.OpenRequest) -> bool:
     return writes(request.flags)
 
 
+_TO_TRASH = NEW_DIRECTORIES
+
 VERBS: dict[int, Verb] = {
     verb.method: verb
     for verb in (
         Verb(pb.LOOKUP, "lookup", pb.LookupRequest, pb.LookupReply, lookup, _never, names=True),
         Verb(pb.GETATTR, "getattr", pb.GetAttrRequest, pb.AttrReply, getattr_, _never),
         Verb(pb.SETATTR, "setattr", pb.SetAttrRequest, pb.AttrReply, setattr_, _always),
-        Verb(
-            pb.CREATE, "create", pb.CreateRequest, pb.OpenReply, create, _always, True, names=True
-        ),
-        Verb(pb.MKDIR, "mkdir", pb.MkdirRequest, pb.EntryReply, mkdir, _always, True, names=True),
+        Verb(pb.CREATE, "create", pb.CreateRequest, pb.OpenReply, create, _always, 1, names=True),
+        Verb(pb.MKDIR, "mkdir", pb.MkdirRequest, pb.EntryReply, mkdir, _always, 1, names=True),
         Verb(
             pb.SYMLINK,
             "symlink",
@@ -95,13 +96,13 @@ VERBS: dict[int, Verb] = {
             pb.EntryReply,
             symlink,
             _always,
-            True,
+            1,
             names=True,
         ),
         Verb(pb.READLINK, "readlink", pb.ReadlinkRequest, pb.ReadlinkReply, readlink, _never),
         Verb(pb.LINK, "link", pb.LinkRequest, pb.EntryReply, link, _always, names=True),
-        Verb(pb.UNLINK, "unlink", pb.UnlinkRequest, pb.RemoveReply, unlink, _always),
-        Verb(pb.RMDIR, "rmdir", pb.RmdirRequest, pb.RemoveReply, rmdir, _always),
+        Verb(pb.UNLINK, "unlink", pb.UnlinkRequest, pb.RemoveReply, unlink, _always, _TO_TRASH),
+        Verb(pb.RMDIR, "rmdir", pb.RmdirRequest, pb.RemoveReply, rmdir, _always, _TO_TRASH),
         Verb(
             pb.REMOVE_TREE,
             "remove_tree",
@@ -109,6 +110,7 @@ VERBS: dict[int, Verb] = {
             pb.RemoveReply,
             remove_tree,
             _always,
+            _TO_TRASH,
         ),
         Verb(pb.SET_QUOTA, "set_quota", pb.SetQuotaRequest, pb.QuotaReply, set_quota, _always),
         Verb(pb.GET_QUOTA, "get_quota", pb.GetQuotaRequest, pb.QuotaReply, get_quota, _never),
@@ -128,7 +130,7 @@ VERBS: dict[int, Verb] = {
             count_quota,
             _always,
         ),
-        Verb(pb.RENAME, "rename", pb.RenameRequest, pb.RenameReply, rename, _always),
+        Verb(pb.RENAME, "rename", pb.RenameRequest, pb.RenameReply, rename, _always, _TO_TRASH),
         Verb(pb.OPEN, "open", pb.OpenRequest, pb.OpenReply, open_, _opens_for_write),
         Verb(pb.CLOSE, "close", pb.CloseRequest, pb.AttrReply, close, _always),
         Verb(pb.SYNC, "sync", pb.SyncRequest, pb.OpenReply, sync, changes, may_be_durable=True),

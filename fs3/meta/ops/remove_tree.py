@@ -11,6 +11,8 @@ caller could remove with rm -r, entry by entry, and never more:
    entries, and puts such trees under /trash/gc-orphans; it also asks that the caller owns the
    directory, which rm -r does not.
 
+A directory that keeps what is removed keeps the whole tree (trash.py).
+
 Files that are open stay readable to whoever holds them, as after an unlink.
 """
 
@@ -20,7 +22,7 @@ from collections import deque
 from fs3 import limits
 from fs3._proto import meta_pb2
 from fs3.kv.api import Transaction
-from fs3.meta import dirent, garbage, tree
+from fs3.meta import dirent, garbage, trash, tree
 from fs3.meta import inode as inodes
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
@@ -45,6 +47,8 @@ def remove_tree(
     directory.add_subdirectories(-1)
     directory.touch(context.now_ns)
     inodes.store(txn, directory)
+    if trash.keep(txn, directory, request.name, inode, context):
+        return meta_pb2.RemoveReply(inode=inode.number, last=False)
     if dirent.is_empty(txn, inode.number):
         garbage.drop_link(txn, inode, context.now_ns)
     else:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from fs3 import limits
 from fs3._proto import meta_pb2
 from fs3.kv.api import Transaction
-from fs3.meta import dirent, garbage
+from fs3.meta import dirent, garbage, trash
 from fs3.meta import inode as inodes
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
@@ -144,11 +144,13 @@ def _move(txn: Transaction, ends: _Rename, context: Context) -> meta_pb2.RenameR
     reply = meta_pb2.RenameReply()
     if target is not None:
         ends.new_directory.add_subdirectories(-target.is_directory)
-        reply.replaced_inode = target.number
-        reply.replaced_last = garbage.drop_link(txn, target, now_ns)
     source.ctime_ns = now_ns
     inodes.store(txn, source)
     _store_directories(txn, ends, now_ns)
+    if target is not None:
+        kept = trash.keep(txn, ends.new_directory, ends.new_name, target, context)
+        reply.replaced_inode = target.number
+        reply.replaced_last = not kept and garbage.drop_link(txn, target, now_ns)
     reply.entry.CopyFrom(context.entry(source))
     return reply
 

@@ -5,7 +5,7 @@ import errno
 
 from fs3._proto import meta_pb2
 from fs3.kv.api import Transaction
-from fs3.meta import dirent, garbage
+from fs3.meta import dirent, garbage, trash
 from fs3.meta import inode as inodes
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
@@ -29,5 +29,6 @@ def rmdir(
     directory.add_subdirectories(-1)
     directory.touch(context.now_ns)
     inodes.store(txn, directory)
-    garbage.drop_link(txn, inode, context.now_ns)
-    return meta_pb2.RemoveReply(inode=inode.number, last=True)
+    kept = trash.keep(txn, directory, request.name, inode, context)
+    last = not kept and garbage.drop_link(txn, inode, context.now_ns)
+    return meta_pb2.RemoveReply(inode=inode.number, last=last)

@@ -3,7 +3,7 @@ is not kept."""
 
 import errno
 
-from fs3 import limits
+from fs3 import limits, trash
 from fs3._proto import meta_pb2
 from fs3.kv.api import Transaction
 from fs3.meta import acl, xattr
@@ -30,6 +30,7 @@ def setxattr(
     if is_acl(name):
         set_acl(txn, inode, name, _decode(value), context)
     else:
+        _check_trash(inode, name, value)
         _check_flags(inode, name, request.flags, xattr.find(txn, inode, name) is not None)
         _check_room(inode, xattr.sizes(txn, inode) | {name: len(value)})
         xattr.store(txn, inode, name, value)
@@ -60,6 +61,17 @@ def _decode(value: bytes) -> acl.Acl | None:
         return acl.decode(value)
     except acl.BadAcl as error:
         raise refuse(errno.EINVAL, "setxattr", str(error)) from None
+
+
+def _check_trash(inode: Inode, name: bytes, value: bytes) -> None:
+    if name != trash.KEEPS:
+        return
+    if not inode.is_directory:
+        raise refuse(errno.EINVAL, "setxattr", f"name: only a directory has {name!r}")
+    try:
+        trash.duration_s(value)
+    except ValueError as error:
+        raise refuse(errno.EINVAL, "setxattr", f"value: {error}") from None
 
 
 def _check_flags(inode: Inode, name: bytes, flags: int, exists: bool) -> None:

@@ -1,11 +1,11 @@
 """UNLINK: a name of anything but a directory. The chunks of the last name's inode go later
-(gc.py)."""
+(gc.py), or it is kept for a while (trash.py)."""
 
 import errno
 
 from fs3._proto import meta_pb2
 from fs3.kv.api import Transaction
-from fs3.meta import dirent, garbage
+from fs3.meta import dirent, garbage, trash
 from fs3.meta import inode as inodes
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
@@ -28,5 +28,6 @@ def unlink(
     failpoint("unlink.entry_gone")
     directory.touch(context.now_ns)
     inodes.store(txn, directory)
-    last = garbage.drop_link(txn, inode, context.now_ns)
+    kept = trash.keep(txn, directory, request.name, inode, context)
+    last = not kept and garbage.drop_link(txn, inode, context.now_ns)
     return meta_pb2.RemoveReply(inode=inode.number, last=last)
