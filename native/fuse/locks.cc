@@ -59,32 +59,38 @@ std::vector<LockTable::Ending> LockTable::take_handle(uint64_t inode, uint64_t f
       if (handover_ != nullptr) handover_->note_unlocked(record);
       continue;
     }
-    taken.push_back({.inode = inode, .owner = owner, .closed = true, .records = {record}});
-    ++gates_[{inode, owner}].releases;
+    taken.push_back({.inode = inode, .owner = owner, .records = {record}});
   }
   if (holders.empty()) owners_.erase(found);
   return taken;
 }
 
 void LockTable::ended(const Ending& ending) {
+  if (handover_ == nullptr) return;
+  for (uint32_t record : ending.records) handover_->note_unlocked(record);
+}
+
+void LockTable::begin_release(uint64_t inode) {
+  std::lock_guard lock(mutex_);
+  ++gates_[inode].releases;
+}
+
+void LockTable::end_release(uint64_t inode) {
   std::vector<Function<void()>> waiting;
   {
     std::lock_guard lock(mutex_);
-    if (handover_ != nullptr) {
-      for (uint32_t record : ending.records) handover_->note_unlocked(record);
-    }
-    auto gate = gates_.find({ending.inode, ending.owner});
-    if (!ending.closed || gate == gates_.end() || --gate->second.releases > 0) return;
+    auto gate = gates_.find(inode);
+    if (gate == gates_.end() || --gate->second.releases > 0) return;
     waiting.swap(gate->second.waiting);
     gates_.erase(gate);
   }
   for (auto& go : waiting) go();
 }
 
-void LockTable::after_release(uint64_t inode, uint64_t owner, Function<void()> go) {
+void LockTable::after_release(uint64_t inode, Function<void()> go) {
   {
     std::lock_guard lock(mutex_);
-    auto gate = gates_.find({inode, owner});
+    auto gate = gates_.find(inode);
     if (gate != gates_.end()) {
       gate->second.waiting.push_back(std::move(go));
       return;

@@ -11,9 +11,9 @@
 // flock(2) needs nothing of this: the handle is the owner, and the kernel says at RELEASE that
 // there may be a lock.
 //
-// An owner is an address in the kernel, and is used again: a file that is opened while the locks of
-// a closed one are still being let go may have the same one. Its requests wait for that
-// (after_release).
+// The kernel does not wait for the answer to RELEASE. So whoever asks for a lock after a close
+// waits here until the locks of the closed file have been let go (after_release). That is needed
+// for one more reason: an owner is an address in the kernel, and is used again at once.
 //
 // All this lies in the memory of the mount as well (handover.h), for the process after this one.
 //
@@ -65,7 +65,6 @@ class LockTable {
   struct Ending {
     uint64_t inode = 0;
     uint64_t owner = 0;
-    bool closed = false;            // by take_handle()
     std::vector<uint32_t> records;  // in the memory of the mount
   };
   // The owner, if it may have locks on the inode.
@@ -74,8 +73,10 @@ class LockTable {
   std::vector<Ending> take_handle(uint64_t inode, uint64_t fh);
   // The service has heard of it.
   void ended(const Ending& ending);
-  // Runs `go` when no locks of a closed handle under this name are being let go; at once if so.
-  void after_release(uint64_t inode, uint64_t owner, Function<void()> go);
+  // Around a RELEASE. `go` runs when none is under way that began before; at once if so.
+  void begin_release(uint64_t inode);
+  void end_release(uint64_t inode);
+  void after_release(uint64_t inode, Function<void()> go);
 
   // False: `max` wait already.
   bool begin_wait(const LockWaitPtr& wait, size_t max);
@@ -98,7 +99,7 @@ class LockTable {
   const std::shared_ptr<Handover> handover_;
   std::mutex mutex_;  // guards everything below, and LockWait::interrupted
   std::unordered_map<uint64_t, std::map<Holder, uint32_t>> owners_;  // by inode; to the record
-  std::map<std::pair<uint64_t, uint64_t>, Gate> gates_;              // by inode and owner
+  std::unordered_map<uint64_t, Gate> gates_;                         // by inode
   std::unordered_map<uint64_t, LockWaitPtr> waits_;                  // by unique
   std::deque<uint64_t> interrupts_;
 };

@@ -202,10 +202,12 @@ void ClusterFs::fsyncdir(RequestPtr request) {
 
 // Nobody waits for this answer; what could go wrong was told by flush.
 void ClusterFs::release(RequestPtr request) {
+  locks_.begin_release(request->node());
   FilePtr file = files_.remove(request->arguments<fuse_release_in>().fh);
   if (file == nullptr) {
     // The process before had closed it, and was killed before it had let go of its locks.
     if (is_inherited()) return unlock_released(std::move(request), Status());
+    locks_.end_release(request->node());
     return reply_error(std::move(request), files_.not_found());
   }
   if (options_.handover != nullptr) options_.handover->note_closed(file->slot);
@@ -224,6 +226,7 @@ void ClusterFs::unlock_released(RequestPtr request, Status status) {
   uint64_t inode = request->node();
   uint64_t fh = in.fh;
   release_at_last_close(std::move(request), inode, fh, flock, [this, status](RequestPtr request) {
+    locks_.end_release(request->node());
     if (!status.ok()) return reply_status(std::move(request), status);
     reply_error(std::move(request), 0);
   });

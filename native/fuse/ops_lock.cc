@@ -88,20 +88,19 @@ void ClusterFs::setlk(RequestPtr request) {
   const auto& in = request->arguments<fuse_lk_in>();
   if (!known_type(in)) return reply_error(std::move(request), EINVAL);
   uint64_t inode = request->node();
-  uint64_t owner = in.owner;
   if (in.lk.type == F_WRLCK) {
-    return locks_.after_release(inode, owner, [this, request = std::move(request)]() mutable {
-      do_setlk(std::move(request));
-    });
+    return locks_.after_release(
+        inode, [this, request = std::move(request)]() mutable { do_setlk(std::move(request)); });
   }
   // Letting go, or only reading from now on.
   // What could not be written is told by the next fsync or close; the lock goes all the same.
-  client_->settle(inode, [this, inode, owner, change = ChangeMark(nodes_, inode),
+  bool unlocks = in.lk.type == F_UNLCK;
+  client_->settle(inode, [this, inode, unlocks, change = ChangeMark(nodes_, inode),
                           request = std::move(request)](const Status&) mutable {
     change.end();
-    locks_.after_release(inode, owner, [this, request = std::move(request)]() mutable {
-      do_setlk(std::move(request));
-    });
+    if (unlocks) return do_setlk(std::move(request));
+    locks_.after_release(
+        inode, [this, request = std::move(request)]() mutable { do_setlk(std::move(request)); });
   });
 }
 

@@ -513,19 +513,21 @@ TEST(LockTable, FlushEndsTheLocksOfAProcessAndReleaseThoseOfAFile) {
   EXPECT_TRUE(locks.take_owner(6, 100));
 }
 
-TEST(LockTable, AFileThatHasTheAddressOfAClosedOneWaitsForItsLocksToEnd) {
+TEST(LockTable, WhoLocksAfterACloseWaitsForItsLocksToEnd) {
   LockTable locks(nullptr);
-  ASSERT_TRUE(locks.note(5, 200, 1));
-  auto closed = locks.take_handle(5, 1);
-  bool asked = false;
-  locks.after_release(5, 200, [&] { asked = true; });
-  EXPECT_FALSE(asked) << "the call that lets go of all locks of this owner is under way";
-  locks.after_release(6, 200, [] {});
-  locks.ended(closed.front());
+  locks.begin_release(5);
+  locks.begin_release(5);
+  bool asked = false, other = false;
+  locks.after_release(5, [&] { asked = true; });
+  locks.after_release(6, [&] { other = true; });
+  EXPECT_TRUE(other);
+  locks.end_release(5);
+  EXPECT_FALSE(asked);
+  locks.end_release(5);
   EXPECT_TRUE(asked);
-  bool at_once = false;
-  locks.after_release(5, 200, [&] { at_once = true; });
-  EXPECT_TRUE(at_once);
+  asked = false;
+  locks.after_release(5, [&] { asked = true; });
+  EXPECT_TRUE(asked);
 }
 
 TEST(LockTable, LocksOfAFileThatIsOpenAreNotLetGoForAClosedOneOfItsAddress) {

@@ -81,6 +81,26 @@ def test_the_next_server_gets_the_descriptors_of_the_one_that_was_killed(tmp_pat
     assert lines(tmp_path) == [[], ["state", "device"], ["state", "device"]]
 
 
+def test_a_server_that_is_killed_and_cannot_end_is_not_waited_for(tmp_path):
+    """One of its threads is in the kernel and waits for what only the next server answers. Here it
+    sleeps; the main thread ends alone (exit, without the others)."""
+    process, reader = keep(
+        tmp_path,
+        """
+        if turn == 1:
+            import ctypes, threading, time
+            keeper.announce([memory("state")])
+            threading.Thread(target=time.sleep, args=(600,)).start()
+            exit_thread = {"x86_64": 60, "aarch64": 93}[os.uname().machine]
+            ctypes.CDLL(None).syscall(exit_thread, 0)
+        keeper.announce(inherited)
+        """,
+    )
+    assert process.wait(60) == 0, (tmp_path / "stderr").read_text()
+    os.close(reader)
+    assert lines(tmp_path) == [[], ["state"]]
+
+
 def test_a_server_that_cannot_mount_ends_the_keeper(tmp_path):
     process, reader = keep(tmp_path, "sys.exit(3)")
     assert process.wait(60) == 3
