@@ -53,6 +53,7 @@ class Status:
     DUPLICATE_OLD = 4147
     CHECKSUM_MISMATCH = 4148
     WRONG_CLUSTER = 4149
+    DAMAGED = 4150
 
 
 class Fs3Error(OSError):
@@ -109,6 +110,7 @@ _PROTOCOL_ERRNO = {
     Status.DUPLICATE_OLD: _errno.EIO,
     Status.CHECKSUM_MISMATCH: _errno.EIO,
     Status.WRONG_CLUSTER: _errno.EACCES,
+    Status.DAMAGED: _errno.EIO,
 }
 
 _PROTOCOL_CLASS: dict[int, type[Fs3Error]] = {
@@ -129,6 +131,7 @@ _PROTOCOL_CLASS: dict[int, type[Fs3Error]] = {
     Status.DUPLICATE_OLD: Refused,
     Status.CHECKSUM_MISMATCH: Damaged,
     Status.WRONG_CLUSTER: Denied,
+    Status.DAMAGED: Damaged,
 }
 
 

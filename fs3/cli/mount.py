@@ -55,6 +55,7 @@ PROGRAM = (sys.executable, "-P", "-m", "fs3.cli")
 @click.option("--ready-fd", type=int, hidden=True)
 @click.option("--keeper-fd", type=int, hidden=True)
 @click.option("--inherited", default="", hidden=True)
+@click.option("--rings", type=int, hidden=True)
 def mount(
     mount_point: pathlib.Path,
     data: pathlib.Path | None,
@@ -72,6 +73,7 @@ def mount(
     ready_fd: int | None,
     keeper_fd: int | None,
     inherited: str,
+    rings: int | None,
 ) -> None:
     """Mount the file system at MOUNT_POINT."""
     if upgrade:
@@ -89,7 +91,7 @@ def mount(
         raise click.UsageError("--atime and --squash-root are of the native mount")
     address = mgmtd or find_running(data).known_state()["mgmtd"]
     if keeper_fd is not None:
-        _serve(mount_point, address, cluster_id, chosen, keeper_fd, inherited)
+        _serve(mount_point, address, cluster_id, chosen, keeper_fd, inherited, rings)
         return
     from fs3.mount.mount_point import check_mount_point, uring_enabled
 
@@ -137,8 +139,9 @@ def _serve(
     options: "MountOptions",
     keeper_fd: int,
     inherited: str,
+    rings: int | None,
 ) -> None:
-    from fs3.mount.keeper import Link
+    from fs3.mount.keeper import Link, read_rings
     from fs3.mount.native import run
 
     run(
@@ -148,6 +151,7 @@ def _serve(
         options=options,
         keeper=Link(keeper_fd),
         inherited=[int(part) for part in inherited.split(",") if part],
+        kept_rings=read_rings(rings) if rings is not None else (),
     )
 
 

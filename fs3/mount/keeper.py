@@ -11,6 +11,9 @@ server ends as by SIGTERM.
 Messages, one JSON datagram each:
 
     server -> keeper  {"serving": true}, with the descriptors     mounted, or taken over
+    server -> keeper  {"keep": name, "target": .., ..}            registered memory or a ring, with
+                                                                  its descriptors (ring_keeper.h)
+    server -> keeper  {"drop": name}                              it is gone
     keeper -> server  {"let_go": true}                            settle everything and exit
     anybody -> keeper {"upgrade": [program and its arguments]}    over an abstract socket that is
     keeper -> anybody {"pid": n} or {"error": "..."}              named after the mount's device
@@ -28,15 +31,16 @@ import signal
 import socket
 import struct
 import subprocess
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from fs3.errors import error_for
-from fs3.mount.mounts import TYPE, mounted_at
+from fs3.mount.descriptors import raise_descriptor_limit
+from fs3.mount.mounts import TYPES, mounted_at
 from fs3.runtime import ready
 from fs3.runtime.clock import Clock
 
-__all__ = ["Keeper", "Link", "mount_server", "upgrade"]
+__all__ = ["Keeper", "KeptRing", "Link", "mount_server", "read_rings", "upgrade"]
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +54,38 @@ UPGRADE_TIMEOUT_S = 60.0
 
 _libc = ctypes.CDLL(None)
 _PR_SET_PDEATHSIG = 1
+
+
+class KeptRing(NamedTuple):
+    """What a program has registered with a mount (native/usrbio/server.h)."""
+
+    name: str
+    target: bytes
+    uid: int
+    pid: int
+    number: int
+    descriptors: list[int]
+
+
+def write_rings(rings: Iterable[KeptRing]) -> int:
+    """A descriptor of a file that read_rings() reads in another process."""
+    descriptor = os.memfd_create("fs3-rings")
+    lines = [[*ring._replace(target=ring.target.hex())] for ring in rings]  # type: ignore[arg-type]
+    with open(descriptor, "w", closefd=False) as file:
+        json.dump(lines, file)
+    return descriptor
+
+
+def read_rings(descriptor: int) -> list[KeptRing]:
+    """Closes it."""
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    with open(descriptor) as file:
+        lines = json.load(file)
+    rings = [KeptRing(*line)._replace(target=bytes.fromhex(line[1])) for line in lines]
+    for ring in rings:
+        for number in ring.descriptors:
+            os.set_inheritable(number, False)
+    return rings
 
 
 class Keeper:
@@ -70,6 +106,7 @@ class Keeper:
         self._clock = clock
         self._selector = selectors.DefaultSelector()
         self._descriptors: list[int] = []
+        self._rings: dict[str, KeptRing] = {}
         self._server: subprocess.Popen[bytes] | None = None
         self._socket: socket.socket | None = None  # to the server
         self._serving = False
@@ -85,6 +122,7 @@ class Keeper:
 
     def run(self, ready_fd: int | None) -> int:
         """The exit status for the process."""
+        raise_descriptor_limit()  # the server inherits it
         self._ready_fd = -1 if ready_fd is None else ready_fd
         waker, wake = os.pipe()
         os.set_blocking(wake, False)
@@ -106,14 +144,18 @@ class Keeper:
     def _start_server(self) -> None:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [*self._program, *self._arguments, "--keeper-fd", str(theirs.fileno())]
+        passed = [theirs.fileno(), *self._descriptors]
         if self._descriptors:
             command += ["--inherited", ",".join(map(str, self._descriptors))]
-        self._server = subprocess.Popen(
-            command,
-            pass_fds=[theirs.fileno(), *self._descriptors],
-            preexec_fn=_end_with_parent,
-        )
+        rings = -1
+        if self._rings:
+            rings = write_rings(self._rings.values())
+            command += ["--rings", str(rings)]
+            passed += [rings, *(fd for ring in self._rings.values() for fd in ring.descriptors)]
+        self._server = subprocess.Popen(command, pass_fds=passed, preexec_fn=_end_with_parent)
         theirs.close()
+        if rings >= 0:
+            os.close(rings)
         self._socket = ours
         self._serving = False
         self._started_s = self._clock.monotonic_ns() / 1e9
@@ -131,6 +173,35 @@ class Keeper:
         message, descriptors = received
         if message.get("serving"):
             self._note_serving(descriptors)
+        elif "keep" in message:
+            self._keep_ring(message, descriptors)
+        elif "drop" in message:
+            self._drop_ring(message["drop"])
+
+    def _hear_the_rest(self) -> None:
+        """What it said before it died counts. The other end is still open where the process cannot
+        end."""
+        if self._socket is not None:
+            self._socket.setblocking(False)
+        with contextlib.suppress(BlockingIOError):
+            while self._socket is not None:
+                self._on_message()
+        if self._socket is not None:
+            self._selector.unregister(self._socket)
+            self._socket.close()
+            self._socket = None
+
+    def _keep_ring(self, message: dict[str, Any], descriptors: list[int]) -> None:
+        name = str(message["keep"])
+        self._drop_ring(name)
+        target = bytes.fromhex(message["target"])
+        owner = int(message["uid"]), int(message["pid"])
+        self._rings[name] = KeptRing(name, target, *owner, int(message["number"]), descriptors)
+
+    def _drop_ring(self, name: str) -> None:
+        ring = self._rings.pop(name, None)
+        for descriptor in ring.descriptors if ring else ():
+            os.close(descriptor)
 
     def _note_serving(self, descriptors: list[int]) -> None:
         """Those of a server that took over are the same ones, duplicated."""
@@ -157,7 +228,7 @@ class Keeper:
             status = -signal.SIGKILL
         if status is None:
             return None
-        self._close_socket()
+        self._hear_the_rest()
         replaced = self._upgrader is not None
         if self._stopping or not self._descriptors or (status == 0 and not replaced):
             return status if status >= 0 else 1
@@ -195,12 +266,6 @@ class Keeper:
             self._answer_upgrade(
                 {"error": f"the new program ended with status {status}; the old one serves again"}
             )
-
-    def _close_socket(self) -> None:
-        if self._socket is not None:
-            self._selector.unregister(self._socket)
-            self._socket.close()
-            self._socket = None
 
     def _on_signal(self, number: int, _frame: Any) -> None:
         if number == signal.SIGCHLD or self._server is None:
@@ -254,6 +319,9 @@ class Link:
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
 
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
     def announce(self, descriptors: Sequence[int]) -> None:
         """This process serves; the keeper holds these from now on."""
         message = json.dumps({"serving": True}).encode()
@@ -271,7 +339,7 @@ def upgrade(mount_point: pathlib.Path, program: Sequence[str]) -> int:
     """Has the mount served by a process of `program` from now on; its pid. Raises OSError."""
     place = os.path.realpath(mount_point)
     mount = mounted_at(place)
-    if mount is None or mount.type != TYPE:
+    if mount is None or mount.type not in TYPES:
         raise error_for(errno.EINVAL, "mount", f"{mount_point} is no fs3 mount")
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as caller:
         caller.settimeout(UPGRADE_TIMEOUT_S)

@@ -7,7 +7,7 @@ import pathlib
 import stat
 
 from fs3.errors import error_for
-from fs3.mount.mounts import TYPE, Mount, mounted_at
+from fs3.mount.mounts import TYPES, Mount, mounted_at
 from fs3.mount.umount import unmount
 
 __all__ = ["allow_other", "check_mount_point", "uring_enabled"]
@@ -47,7 +47,7 @@ def _clear_dead(place: str, existing: Mount) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTCONN, errno.ECONNABORTED):
             raise
-        if existing.type != TYPE:
+        if existing.type not in TYPES:
             raise error_for(
                 errno.ENOTCONN,
                 "mount",

@@ -4,9 +4,10 @@ import pathlib
 import re
 from typing import NamedTuple
 
-__all__ = ["TYPE", "Mount", "mounted_at", "parse_mountinfo"]
+__all__ = ["TYPE", "TYPES", "Mount", "mounted_at", "parse_mountinfo"]
 
 TYPE = "fuse.fs3"
+TYPES = (TYPE, "fuse.hf3fs")  # the latter by -o hf3fs, for clients of 3FS that look for it
 _OCTAL = re.compile(r"\\([0-7]{3})")
 
 

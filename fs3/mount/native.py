@@ -24,7 +24,8 @@ from fs3._proto import common_pb2
 from fs3.client import Client
 from fs3.errors import error_for
 from fs3.mount.cluster import ClusterWatch
-from fs3.mount.keeper import Link
+from fs3.mount.descriptors import raise_descriptor_limit
+from fs3.mount.keeper import KeptRing, Link
 from fs3.mount.mount_point import allow_other, check_mount_point
 from fs3.mount.options import MountOptions
 from fs3.mount.serve import serve
@@ -50,6 +51,7 @@ def run(
     options: MountOptions | None = None,
     keeper: Link | None = None,
     inherited: Sequence[int] = (),
+    kept_rings: Sequence[KeptRing] = (),
     clock: Clock | None = None,
     entropy: Entropy | None = None,
 ) -> None:
@@ -58,9 +60,11 @@ def run(
     `mgmtd`: gRPC address of the manager; `cluster_id`: in hex, another cluster is refused.
     `ready_fd` gets one JSON line once the mount answers. `keeper`: the mount survives this process.
     `inherited`: the descriptors of the process before, whose mount is taken over.
+    `kept_rings`: what programs have registered with it.
     Raises OSError when mounting fails, and OutcomeUnknown when the cluster cannot be reached.
     """
     setup_logging("mount")
+    raise_descriptor_limit()
     options = options or MountOptions()
     if not inherited:  # looking at a mount that nobody serves would wait for this process
         check_mount_point(mount_point)
@@ -71,6 +75,7 @@ def run(
         options,
         keeper,
         inherited,
+        kept_rings,
         clock or RealClock(),
         entropy or SystemEntropy(),
     )
@@ -88,6 +93,7 @@ class _NativeMount:
         options: MountOptions,
         keeper: Link | None,
         inherited: Sequence[int],
+        kept_rings: Sequence[KeptRing],
         clock: Clock,
         entropy: Entropy,
     ) -> None:
@@ -95,6 +101,7 @@ class _NativeMount:
         self._options = options
         self._keeper = keeper
         self._inherited = list(inherited)
+        self._kept_rings = [tuple(ring) for ring in kept_rings]
         self._client_id = entropy.token(16)
         self._mount: _native.ClusterMount | None = None
         self._cluster = ClusterWatch(
@@ -174,6 +181,7 @@ class _NativeMount:
             meta_addresses,
             self._cluster.routing.cluster_id,
             self._client_id,
+            subtype="hf3fs" if chosen.hf3fs else "fs3",
             uring=chosen.uring,
             uring_depth=chosen.uring_depth,
             reactors=chosen.reactors,
@@ -189,4 +197,6 @@ class _NativeMount:
             survives=self._keeper is not None,
             inherited=self._inherited,
             root_inode=root_inode,
+            keeper=-1 if self._keeper is None else self._keeper.fileno(),
+            kept_rings=self._kept_rings,
         )

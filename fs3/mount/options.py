@@ -14,6 +14,7 @@ class MountOptions:
 
     read_only: bool = False
     subdir: str = "/"  # the directory of the file system that is mounted
+    hf3fs: bool = False  # its type in the mount table is 3FS's, for clients that look for it
     survive: bool | None = None  # its process; None: unless io_uring is enabled (keeper.py)
     uring: str = "auto"  # FUSE over io_uring: auto, off, required
     uring_depth: int = 16  # requests in flight per CPU
@@ -33,6 +34,7 @@ _MEANINGS: dict[str, dict[str, object]] = {
     "sync": {"write_back_bytes": 0},
     "async": {},
     "direct_io": {"direct_io": True},
+    "hf3fs": {"hf3fs": True},
     "survive": {"survive": True},
     "nosurvive": {"survive": False},
     "suid": {"allow_suid": True},

@@ -48,6 +48,8 @@ const char* protocol_name(uint32_t code) {
       return "CHECKSUM_MISMATCH";
     case kWrongCluster:
       return "WRONG_CLUSTER";
+    case kDamaged:
+      return "DAMAGED";
     default:
       return nullptr;
   }

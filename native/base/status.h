@@ -33,6 +33,7 @@ enum Code : uint32_t {
   kDuplicateOld = 4147,
   kChecksumMismatch = 4148,
   kWrongCluster = 4149,
+  kDamaged = 4150,
 };
 
 class [[nodiscard]] Status {

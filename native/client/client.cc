@@ -95,9 +95,9 @@ class ClientImpl : public Client {
   }
 
   void read(FileHandle file, uint64_t offset, std::byte* into, size_t length,
-            Function<void(Result<size_t>)> done) override {
+            Function<void(Result<size_t>)> done, Holes holes) override {
     if (Status status = usable(); !status.ok()) return done(std::move(status));
-    read_file(core_, std::move(file), offset, into, length, std::move(done));
+    read_file(core_, std::move(file), offset, into, length, holes, std::move(done));
   }
 
   void write(FileHandle file, uint64_t offset, Buffer data, WriteAt at,

@@ -49,6 +49,13 @@ using FileHandle = std::shared_ptr<struct Handle>;
 enum class WriteAt {
   kAsOpened,  // to the end of the file
   kOffset,    // to the offset given: a page of a mapping has its place
+  kThrough,   // likewise, and `done` waits for the chains as with O_DIRECT
+};
+
+// What a read does with bytes that nobody has written.
+enum class Holes {
+  kZeros,
+  kRefuse,  // ENODATA
 };
 
 // What others have changed: the attributes of `inode`, or, when that is 0, `name` in `parent`.
@@ -101,7 +108,7 @@ class Client {
   // short at the end of file; holes are zeros. `into` must stay valid until the callback, which
   // gets the number of bytes.
   virtual void read(FileHandle file, uint64_t offset, std::byte* into, size_t length,
-                    Function<void(Result<size_t>)> done) = 0;
+                    Function<void(Result<size_t>)> done, Holes holes = Holes::kZeros) = 0;
   // The bytes are copied or kept (`keep`), so the caller's memory is free when `done` runs.
   // Buffered writes answer at once; a write-back error is reported by the next flush, fsync or
   // close of every handle that was open.

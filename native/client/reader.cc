@@ -27,7 +27,7 @@ constexpr int64_t kSizeFreshNs = 50'000'000;
 class ReadOp : public std::enable_shared_from_this<ReadOp> {
  public:
   ReadOp(std::shared_ptr<Core> core, Lane& lane, FileHandle handle, uint64_t offset,
-         std::byte* into, size_t length, Function<void(Result<size_t>)> done)
+         std::byte* into, size_t length, Holes holes, Function<void(Result<size_t>)> done)
       : core_(std::move(core)),
         lane_(lane),
         handle_(std::move(handle)),
@@ -35,6 +35,7 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
         offset_(offset),
         into_(into),
         length_(length),
+        holes_(holes),
         done_(std::move(done)) {}
 
   // On the caller's thread.
@@ -153,6 +154,9 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
     if (reply.status.ok()) {
       FS3_CHECK(reply.sink_length <= length);
       std::memset(into + reply.sink_length, 0, length - reply.sink_length);
+      if (holes_ == Holes::kRefuse && reply.sink_length < length && error_.ok()) {
+        error_ = Status(ENODATA, "client/read", "a hole");
+      }
     } else if (error_.ok()) {
       error_ = reply.status;
     }
@@ -176,6 +180,7 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
   const uint64_t offset_;
   std::byte* const into_;
   uint64_t length_;
+  const Holes holes_;
   Function<void(Result<size_t>)> done_;
   bool settled_ = false;  // direct: what was dirty when the read began has ended
   size_t open_pieces_ = 0;
@@ -185,7 +190,7 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
 }  // namespace
 
 void read_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, std::byte* into,
-               size_t length, Function<void(Result<size_t>)> done) {
+               size_t length, Holes holes, Function<void(Result<size_t>)> done) {
   if (!handle->readable()) return done(Status(EBADF, "client/read", "not open for reading"));
   if (offset > INT64_MAX || length > INT64_MAX - offset) {
     return done(Status(EINVAL, "client/read", "offset + length is beyond the largest file"));
@@ -193,7 +198,7 @@ void read_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, s
   core->counters.reads.fetch_add(1, std::memory_order_relaxed);
   core->counters.inflight.fetch_add(1, std::memory_order_relaxed);
   Lane& lane = core->lane();
-  std::make_shared<ReadOp>(std::move(core), lane, std::move(handle), offset, into, length,
+  std::make_shared<ReadOp>(std::move(core), lane, std::move(handle), offset, into, length, holes,
                            std::move(done))
       ->start();
 }

@@ -16,6 +16,6 @@ class Core;
 // As Client::read. A file whose end lies before the read is asked of the metadata service once more
 // (unless its size was heard a moment ago), so a reader can follow a file that grows elsewhere.
 void read_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, std::byte* into,
-               size_t length, Function<void(Result<size_t>)> done);
+               size_t length, Holes holes, Function<void(Result<size_t>)> done);
 
 }  // namespace fs3::client

@@ -245,7 +245,7 @@ void write_within_quota(std::shared_ptr<Core> core, FileHandle handle, uint64_t 
   size_t length = data.size();
   if (length == 0) return done(size_t{0});
   uint64_t file_max = core->options.write_back_bytes;
-  bool through = handle->through() || file_max == 0;
+  bool through = handle->through() || file_max == 0 || at == WriteAt::kThrough;
   bool answered = false, arm = false;
   {
     std::unique_lock lock(file->mutex);

@@ -17,6 +17,7 @@ Update update_of(const Forwarded& event) {
   update.checksum = event.checksum;
   update.identity = event.identity;
   update.resync = event.resync;
+  update.lost = event.lost;
   update.source = update.forward_op_in = event.op;
   return update;
 }
@@ -29,6 +30,10 @@ void Replica::Impl::on(const Forwarded& event) {
   Slot& s = slot(event.chunk);
   if (!s.busy()) return begin(event);
   Position position{event.update_chain, event.version};
+  if (s.update && s.update->position == position && voids(event, s)) {
+    end_waiters(*s.update, error(kStaleUpdate, "the head made this update void"));
+    return begin(event);
+  }
   if (s.update && s.update->position == position && !(event.resync && event.version == 0)) {
     if (s.update->identity == event.identity || anonymous(event.identity))
       return join(event, *s.update);
@@ -62,6 +67,8 @@ Status Replica::Impl::admit(const Forwarded& event) const {
   if (event.update_chain > event.chain_version)
     return error(kBadRequest, "update_chain: is newer than the message");
   uint32_t bound = event.kind == UpdateKind::kReplace ? kMaxChunkSize : event.chunk_size;
+  if (event.lost && event.kind != UpdateKind::kReplace && event.kind != UpdateKind::kTruncate)
+    return error(kBadRequest, "damaged: belongs to a whole chunk, or to a version that is void");
   if (const char* bad = bad_range(event.kind, event.offset, event.length, bound))
     return error(kBadRequest, bad);
   if (event.chain_version != chain_.version) return chain_mismatch(event.chain_version);
@@ -97,6 +104,12 @@ void Replica::Impl::join(const Forwarded& event, Update& update) {
   drive(event.chunk, s);
 }
 
+// An update that cannot be staged here, and that the head has given up since (void_unsound()).
+bool Replica::Impl::voids(const Forwarded& event, const Slot& slot) const {
+  bool healing = slot.repair && slot.repair->staging;
+  return slot.update->unsound && !healing && event.lost && event.kind == UpdateKind::kTruncate;
+}
+
 // A pending version that an earlier head made and the chain forgot gives way to the one of the same
 // number that a later head made.
 bool Replica::Impl::replaces(const Forwarded& event, const Update& update) const {
@@ -127,7 +140,9 @@ void Replica::Impl::begin(const Forwarded& event) {
     if (delta) return reply(event.op, error(kMissingBase, "this chunk is not level yet"));
     bool has_it = record && record->position() == position && record->length == event.length &&
                   record->checksum == event.checksum;
-    if (has_it && event.resync && event.kind == UpdateKind::kReplace && !damaged(id)) {
+    // What is damaged here as there may in part be readable.
+    if (has_it && event.resync && event.kind == UpdateKind::kReplace &&
+        (event.lost || !damaged(id))) {
       record->level_in = chain_.version;
       return reply(event.op, record->version, record->length, record->checksum);
     }
@@ -150,6 +165,9 @@ void Replica::Impl::begin(const Forwarded& event) {
   if (delta && event.version != (record ? record->version : 0) + 1)
     return reply(event.op, error(kMissingBase, "version " + text(position) +
                                                    " does not follow; send the chunk whole"));
+  auto refused = refused_.find(id);
+  if (delta && !event.lost && refused != refused_.end() && position <= refused->second)
+    return reply(event.op, error(kMissingBase, "the head was told that it is not made here"));
   if (s.update) forget_update(s);
   Update update = update_of(event);
   update.forward_since_ns = now_ns_;

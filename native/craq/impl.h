@@ -36,6 +36,9 @@ constexpr int64_t kSecond = 1'000'000'000;
 constexpr int64_t kUpdateWaitNs = 10 * kSecond;
 constexpr int64_t kBackoffFirstNs = 20 * kMillisecond;
 constexpr int64_t kBackoffLastNs = kSecond;
+// A chunk of which every neighbour's copy is damaged too is asked for again after so long. A
+// replica that comes back with it changes the chain, and then it is asked at once.
+constexpr int64_t kLostBackoffNs = 10 * kSecond;
 inline int64_t next_backoff(int64_t backoff_ns) {
   return backoff_ns == 0 ? kBackoffFirstNs : std::min(backoff_ns * 2, kBackoffLastNs);
 }
@@ -62,6 +65,9 @@ struct Update {
   uint32_t checksum = 0;
   UpdateIdentity identity;
   bool resync = false;
+  // kReplace: what it brings is that the bytes are damaged everywhere. kTruncate: it changes
+  // nothing, and took the place of an update that nobody could stage.
+  bool lost = false;
   bool from_disk = false;  // loaded: what the client asked for is not known, only what came of it
 
   Phase staged = Phase::kNone;
@@ -87,6 +93,7 @@ struct Update {
   ChainVersion began_in = 0;  // chain version of this replica when it arrived
   ResyncPace::Mark mark;
 
+  bool voided() const { return lost && kind == UpdateKind::kTruncate; }
   bool pending() const { return committed != Phase::kDone; }
   bool on_disk_now() const { return staged == Phase::kRunning || committed == Phase::kRunning; }
 };
@@ -123,6 +130,7 @@ struct Queued {
 // A Fetch on its way, or the Stage of what it brought in place of the damaged committed version.
 struct Repair {
   OpId op = 0;
+  bool above = false;  // the predecessor was asked
   bool staging = false;
 };
 
@@ -139,8 +147,10 @@ struct Slot {
 
 // A chunk that needs a neighbour's bytes.
 struct Damage {
-  bool committed = false;  // the committed version is damaged; else only an unsound update is
-  bool ask_above = false;  // the next attempt asks the predecessor
+  bool committed = false;   // the committed version is damaged; else only an unsound update is
+  bool unreadable = false;  // so says the disk; else it may be
+  bool ask_above = false;   // the next attempt asks the predecessor
+  bool below = false, above = false;  // the successor's copy is damaged too; the predecessor's
   int64_t retry_at_ns = 0, backoff_ns = 0;
 };
 
@@ -225,6 +235,7 @@ struct Replica::Impl {
   void begin(const Forwarded& event);
   void begin_update(const ChunkId& id, Slot& slot, Update update);
   bool replaces(const Forwarded& event, const Update& update) const;
+  bool voids(const Forwarded& event, const Slot& slot) const;
   bool level(const ChunkId& id) const;
   bool driven() const;
   void drive(const ChunkId& id, Slot& slot);
@@ -259,14 +270,17 @@ struct Replica::Impl {
   bool damaged(const ChunkId& id) const;
   bool holds_content(const ChunkId& id) const;
   const Peer* healer(const ChunkId& id) const;
+  bool may_heal(const ChunkId& id) const;
   void repair(const ChunkId& id);
   void adopt(const ChunkId& id, Slot& slot, const Fetched& event);
   void heal(const ChunkId& id, Slot& slot, const Fetched& event);
   void healed(const ChunkId& id, Slot& slot, const Staged& event);
-  void repair_failed(const ChunkId& id, Slot& slot);
+  void repair_failed(const ChunkId& id, Slot& slot, const Status& status);
   void make_unsound(const ChunkId& id, Slot& slot, bool base_damaged);
   void settle_unsound(const ChunkId& id, Slot& slot);
-  void give_up_unsound(const ChunkId& id, Slot& slot);
+  void resolve_unsound(const ChunkId& id, Slot& slot);
+  void void_unsound(const ChunkId& id, Slot& slot);
+  void lose_unsound(const ChunkId& id, Slot& slot);
   void forget_unsound(const ChunkId& id, Slot& slot);
   void end_fetch(Slot& slot);
   void tick_repairs();
@@ -322,6 +336,9 @@ struct Replica::Impl {
   ResyncPace pace_;
 
   std::map<ChunkId, Damage> damaged_;
+  // Up to here updates were answered with kMissingBase in this chain version, since they kept
+  // damaged bytes.
+  std::map<ChunkId, Position> refused_;
   std::unordered_map<OpId, ChunkId> fetch_ops_;  // attempts that still count
   uint64_t damage_found_ = 0, repaired_ = 0;
 

@@ -14,8 +14,8 @@ void Replica::Impl::on(const Read& event) {
     return reply(event.op, chain_mismatch(event.chain_version));
   ReadOperation read{event.chunk, event.from, event.relaxed, false, event.deadline_ns, 0, {}};
   if (Status status = may_answer(read); !status.ok()) return reply(event.op, std::move(status));
-  // Without a neighbour to repair from, the disk may still hold the bytes that are asked for.
-  if (damaged(event.chunk) && (event.from || healer(event.chunk)))
+  // Where no neighbour has sound bytes, the disk may still hold those that are asked for.
+  if (!event.from && damaged(event.chunk) && may_heal(event.chunk))
     return reply(event.op, error(kBusy, "the chunk is damaged here and waits for its repair"));
   if (!event.from) read.mark = pace_.begin(now_ns_);
   auto [it, fresh] = reads_.emplace(event.op, read);
@@ -80,6 +80,8 @@ void Replica::Impl::on(const ReadDone& event) {
   ReadOperation& read = it->second;
   Status status = may_answer(read);
   if (status.ok()) status = event.status;
+  if (read.from && status.code() == kChecksumMismatch)
+    status = error(kDamaged, "this copy is damaged, too");
   if (status.ok() && read.from && read.started_in != chain_.version)
     status = chain_mismatch(read.started_in);
   if (status.ok() && read.started_in != chain_.version) {

@@ -11,10 +11,21 @@
 //   the neighbour has the committed version only  that is healed; then the update is staged again
 //                                                 from its request's bytes, or forgotten when these
 //                                                 went with an earlier chain version
-//   no neighbour can help, none was told of it    it fails with EIO
+//   nobody below can stage it or has its base     resolve_unsound()
 // The successor is asked for its settled version: after its answer nothing of this chunk is on its
 // way below, but for what this replica itself forwards again. The predecessor waits for this one's
 // answer to the same update, so it is asked for what it has committed at once.
+//
+// When every copy is damaged, damage is what there is to agree on. A replica that cannot stage an
+// update answers kMissingBase, and forgets it: a predecessor that could sends the chunk whole, one
+// that could not passes the answer on. Such an answer stands for this chain version, whatever is
+// healed later: late copies of the update are refused. At the head the update fails with kDamaged.
+// Where a successor was told of it, its position is taken: a late copy of it may still be on its
+// way, and no other update may have its name. So in its place the chunk gets a version that changes
+// nothing, and whose bytes stay damaged. Bytes that can be read stay readable, and what brings the
+// chunk whole (an overwrite, a cut to nothing, a removal, a replica that comes back with it) ends
+// the damage.
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 #include <vector>
@@ -40,10 +51,24 @@ void Replica::Impl::note_damage(const ChunkId& id, bool committed) {
   damage.committed = damage.committed || committed;
 }
 
+// False: all who could have sound bytes said that theirs are damaged.
+bool Replica::Impl::may_heal(const ChunkId& id) const {
+  auto it = damaged_.find(id);
+  if (it == damaged_.end() || !healer(id)) return false;
+  bool below = serving() && chain_.successor && !it->second.below;
+  if (below && chain_.successor->syncing) {
+    const Record* record = chunks_.find(id);
+    below = record && record->level_in == chain_.version;
+  }
+  return below || (chain_.predecessor && !it->second.above);
+}
+
 void Replica::Impl::on(const Damaged& event) {
   if (closed()) return;
   auto it = slots_.find(event.chunk);
   if (event.pending) {
+    // One that changes nothing is as damaged as the version before; one that came damaged is.
+    if (it != slots_.end() && it->second.update && it->second.update->lost) return;
     // Where this replica may not ask, its pending version may be the last copy: it stays.
     bool here = holds_content(event.chunk) && it != slots_.end() && it->second.update &&
                 it->second.update->position.version == event.version &&
@@ -57,6 +82,7 @@ void Replica::Impl::on(const Damaged& event) {
   const Record* record = chunks_.find(event.chunk);
   if (!record || record->version != event.version) return;
   note_damage(event.chunk, true);
+  damaged_[event.chunk].unreadable = true;
   repair(event.chunk);
 }
 
@@ -64,8 +90,11 @@ void Replica::Impl::make_unsound(const ChunkId& id, Slot& slot, bool base_damage
   slot.update->staged = Phase::kNone;
   slot.update->unsound = true;
   note_damage(id, base_damaged);
+  damaged_[id].retry_at_ns = 0;  // somebody waits
   // It is not staged here, so it was not acknowledged; whoever serves next decides.
   if (!holds_content(id)) return forget_unsound(id, slot);
+  // The successor may have said before that it cannot make it.
+  if (slot.update->sent && slot.update->whole) return resolve_unsound(id, slot);
   repair(id);
   drive(id, slot);
 }
@@ -96,13 +125,13 @@ void Replica::Impl::repair(const ChunkId& id) {
   if (held || s.resync_op || s.repair) return;
   const Peer* peer = healer(id);
   if (!peer) {
-    if (s.update) give_up_unsound(id, s);
+    if (s.update) resolve_unsound(id, s);
     return;
   }
-  s.repair = Repair{own_op(), false};
+  bool below = chain_.successor && peer->target == chain_.successor->target;
+  s.repair = Repair{own_op(), !below, false};
   fetch_ops_[s.repair->op] = id;
-  bool settled = chain_.successor && peer->target == chain_.successor->target;
-  emit(Fetch{s.repair->op, *peer, id, chain_.version, settled});
+  emit(Fetch{s.repair->op, *peer, id, chain_.version, below});
 }
 
 void Replica::Impl::on(const Fetched& event) {
@@ -115,15 +144,16 @@ void Replica::Impl::on(const Fetched& event) {
   auto damage = damaged_.find(id);
   const Record* record = chunks_.find(id);
   Position got{event.update_chain, event.version};
-  if (!event.status.ok() || damage == damaged_.end()) return repair_failed(id, s);
+  if (!event.status.ok() || damage == damaged_.end()) return repair_failed(id, s, event.status);
+  Status other = error(kBusy, "the neighbour has other content");
   if (s.update && got == s.update->position) return adopt(id, s, event);
-  if (got != (record ? record->position() : Position{})) return repair_failed(id, s);
+  if (got != (record ? record->position() : Position{})) return repair_failed(id, s, other);
   if (!damage->second.committed) {
     s.repair.reset();
     return settle_unsound(id, s);
   }
   if (event.length != record->length || event.checksum != record->checksum)
-    return repair_failed(id, s);
+    return repair_failed(id, s, other);
   heal(id, s, event);
 }
 
@@ -193,26 +223,88 @@ void Replica::Impl::forget_unsound(const ChunkId& id, Slot& slot) {
   next(id, slot);
 }
 
-// Of the bytes that the update keeps no sound copy is within reach.
-void Replica::Impl::give_up_unsound(const ChunkId& id, Slot& slot) {
+// Nobody below holds the update, or the bytes that it keeps.
+void Replica::Impl::resolve_unsound(const ChunkId& id, Slot& slot) {
+  if (slot.repair && slot.repair->staging) return;  // then it is staged
+  end_fetch(slot);
   Update& update = *slot.update;
-  if (update.sent) return;  // a successor may hold it: its answer, or a chain change, will tell
-  end_waiters(update, error(EIO,
-                            "the bytes of this chunk on the disk do not match their checksum, "
-                            "and no other replica is there to repair it from; bring another "
-                            "replica back, or restore the file from a copy"));
-  if (auto it = damaged_.find(id); !it->second.committed) damaged_.erase(it);
+  auto damage = damaged_.find(id);
+  bool base_damaged = damage != damaged_.end() && damage->second.committed;
+  if (!base_damaged && update.source != 0) return settle_unsound(id, slot);
+  if (!chain_.predecessor && update.sent && chunks_.find(id)) return void_unsound(id, slot);
+  if (update.forward_op_in) {
+    refused_[id] = update.position;
+    end_waiter(update, update.forward_op_in,
+               error(kMissingBase, "the bytes that the update keeps are damaged here"));
+  }
+  end_waiters(update, error(kDamaged,
+                            "the bytes of this chunk do not match their checksum in any replica "
+                            "within reach; bring another replica back, write the chunk anew, or "
+                            "restore the file from a copy"));
+  if (damage != damaged_.end() && !base_damaged) damaged_.erase(damage);
   forget_unsound(id, slot);
 }
 
-void Replica::Impl::repair_failed(const ChunkId& id, Slot& slot) {
+// A version that changes nothing takes the place of the update: a cut to the length that is there.
+void Replica::Impl::void_unsound(const ChunkId& id, Slot& slot) {
+  Update& update = *slot.update;
+  if (auto open = open_identities_.find(update.identity); open != open_identities_.end())
+    open_identities_.erase(open);
+  end_waiters(update, error(kDamaged,
+                            "the bytes of this chunk do not match their checksum in any replica; "
+                            "bring another replica back, write the chunk anew, or restore the file "
+                            "from a copy"));
+  update.kind = UpdateKind::kTruncate;
+  update.identity = {};
+  update.offset = 0;
+  update.length = chunks_.find(id)->length;
+  update.checksum = 0;
+  update.source = own_op();
+  update.unsound = update.whole = false;
+  update.lost = true;
+  update.forwarded = Phase::kNone;
+  update.retry_at_ns = update.backoff_ns = 0;
+  drive(id, slot);
+}
+
+// The successor has committed the update, and its copy rotted since: what this replica has of it is
+// its name. Whoever has the bytes (a predecessor made it from a sound base) heals it later.
+void Replica::Impl::lose_unsound(const ChunkId& id, Slot& slot) {
+  Update& update = *slot.update;
+  FS3_CHECK(update.peer_checksum.has_value());
+  const Record* record = chunks_.find(id);
+  uint32_t length = record ? record->length : 0;
+  if (update.kind == UpdateKind::kWrite && update.length > 0)
+    length = std::max(length, update.offset + update.length);
+  else if (update.kind != UpdateKind::kWrite)
+    length = update.length;
+  if (update.from_disk) length = update.chunk_length;
+  update.kind = UpdateKind::kReplace;
+  update.offset = 0;
+  update.length = length;
+  update.checksum = *update.peer_checksum;
+  update.source = own_op();
+  update.unsound = false;
+  update.lost = true;
+  drive(id, slot);
+}
+
+void Replica::Impl::repair_failed(const ChunkId& id, Slot& slot, const Status& status) {
+  bool above = slot.repair->above;
   slot.repair.reset();
   if (auto it = damaged_.find(id); it != damaged_.end()) {
-    it->second.backoff_ns = next_backoff(it->second.backoff_ns);
-    it->second.retry_at_ns = now_ns_ + it->second.backoff_ns;
-    it->second.ask_above = !it->second.ask_above;
+    Damage& damage = it->second;
+    (above ? damage.above : damage.below) = status.code() == kDamaged;
+    damage.ask_above = !damage.ask_above;
+    damage.backoff_ns = may_heal(id) ? next_backoff(damage.backoff_ns) : kLostBackoffNs;
+    damage.retry_at_ns = now_ns_ + damage.backoff_ns;
   }
-  if (!slot.update) next(id, slot);
+  if (!slot.update) return next(id, slot);
+  Update& update = *slot.update;
+  if (!update.unsound || status.code() != kDamaged) return;
+  if (!update.sent) return resolve_unsound(id, slot);
+  // Else what was sent below is answered from there.
+  if (update.forwarded == Phase::kDone) lose_unsound(id, slot);
 }
 
 // A Fetch that was asked for under other circumstances; what it brings is ignored.

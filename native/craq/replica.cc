@@ -163,7 +163,11 @@ void Replica::Impl::on(const SetChain& event) {
   removed_floor_ = 0;
   forward_ops_.clear();
   fetch_ops_.clear();
-  for (auto& [id, damage] : damaged_) damage.retry_at_ns = damage.backoff_ns = 0;
+  refused_.clear();
+  for (auto& [id, damage] : damaged_) {
+    damage.retry_at_ns = damage.backoff_ns = 0;
+    damage.below = damage.above = false;
+  }
   resync_.reset();
   sync_begun_ = false;
   if (waiting_start_) reply(waiting_start_->op, chain_mismatch(waiting_start_->chain_version));
@@ -234,8 +238,9 @@ void Replica::Impl::leave_old_chain(Slot& slot) {
   update.sent = false;
   update.forward_op = 0;
   update.peer_checksum.reset();
-  // An unsound one has nothing whole to send; a successor has its base, or says that it has not.
-  update.whole = !update.unsound;
+  // An unsound one, or one that changes nothing, has nothing whole to send; a successor has its
+  // base, or says that it has not.
+  update.whole = !update.unsound && !update.voided();
   update.failed = {};
   update.retry_at_ns = update.backoff_ns = 0;
   end_waiter(
@@ -280,6 +285,7 @@ void Replica::Impl::fail_disk(const Status& status) {
   forward_ops_.clear();
   fetch_ops_.clear();
   damaged_.clear();
+  refused_.clear();
   open_identities_.clear();
 }
 

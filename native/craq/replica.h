@@ -38,7 +38,8 @@
 //  this chain version: it begins the sync only when its own disk is quiet, so its lists miss
 //  nothing.
 //  9. A version whose bytes failed their checksum here is neither answered nor sent. It is replaced
-//  by the same version of a neighbour in the chain, never by an older one; see repair.cc.
+//  by the same version of a neighbour in the chain, never by an older one; where nobody has it
+//  sound, it counts as damaged in every replica, and the chain goes on; see repair.cc.
 //
 // Duties of the caller:
 //  - Operation ids of requests are unique for the life of the replica. Each request is ended by one
@@ -159,6 +160,9 @@ struct Forwarded {
   ChainVersion update_chain = 0;
   UpdateIdentity identity;
   bool resync = false;
+  // kReplace without bytes: the predecessor's copy is damaged. kTruncate: a version that changes
+  // nothing, in place of an update that kept damaged bytes.
+  bool lost = false;
 };
 // Outcome of Stage; with commit = true, of both. kChecksumMismatch: bytes that the update keeps of
 // the committed version are damaged. Any other error ends the service.
@@ -210,7 +214,7 @@ struct Damaged {
   bool pending = false;  // the pending version, else the committed one
 };
 // Outcome of Fetch: the whole chunk as the peer holds it; version 0: it has none. The bytes fit
-// `checksum`.
+// `checksum`. kDamaged: the peer's own copy is damaged too.
 struct Fetched {
   OpId op = 0;
   Status status;
@@ -260,7 +264,9 @@ using Event = std::variant<LoadChunk, LoadDedup, SetChain, SetLease, SetSpace, C
 
 // engine.stage with the bytes of `op`. kReplace and kRemove with commit = true hold whatever the
 // disk has, also a newer version: resync goes back as well as forward. kRemove then deletes the
-// chunk and its pending version, and is ok when there is none.
+// chunk and its pending version, and is ok when there is none. `lost`: kReplace without bytes; what
+// is kept is `length`, `checksum`, and that the bytes are damaged. kTruncate to the length that is
+// there; the bytes stay as they are, damaged or not.
 struct Stage {
   OpId op = 0;
   ChunkId chunk;
@@ -272,6 +278,7 @@ struct Stage {
   uint32_t checksum = 0;
   UpdateIdentity identity;
   bool commit = false;  // in the same durable batch: the tail
+  bool lost = false;
 };
 struct Commit {
   OpId op = 0;
@@ -310,6 +317,7 @@ struct Forward {
     kCommitted = 2,
     kNone = 3
   } bytes = Bytes::kOfOp;
+  bool lost = false;  // as in Forwarded; a kReplace then has no bytes (kNone)
 };
 struct StartRead {  // engine.read of the committed version, then ReadDone
   OpId op = 0;

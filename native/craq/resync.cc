@@ -134,11 +134,13 @@ void Replica::Impl::begin_resync(const ChunkId& id, Slot& slot) {
     ++resync_skipped_;
     return resync_item_done();
   }
-  // It waits for its repair; when nobody has a copy, the disk may still be able to read it.
-  if (record && damaged(id) && healer(id)) {
+  // It waits for its repair. When nobody has a sound copy, the disk may still be able to read it;
+  // else the successor learns that it is damaged, so that the chain becomes whole.
+  if (record && damaged(id) && may_heal(id)) {
     resync_->repeat.emplace_back(now_ns_ + kBackoffLastNs / 4, id);
     return;
   }
+  bool lost = record && damaged(id) && damaged_[id].unreadable;
   slot.resync_op = own_op();
   forward_ops_[slot.resync_op] = id;
   Forward forward;
@@ -153,11 +155,12 @@ void Replica::Impl::begin_resync(const ChunkId& id, Slot& slot) {
     forward.update_chain = record->chain;
     forward.length = record->length;
     forward.checksum = record->checksum;
-    slot.resync_length = record->length;
-    pace_.sent(now_ns_, record->length);
-    resync_bytes_ += record->length;
-    if (resync_budget_) *resync_budget_ -= record->length;
-    forward.bytes = Forward::Bytes::kCommitted;
+    slot.resync_length = lost ? 0 : record->length;
+    pace_.sent(now_ns_, slot.resync_length);
+    resync_bytes_ += slot.resync_length;
+    if (resync_budget_) *resync_budget_ -= slot.resync_length;
+    forward.bytes = lost ? Forward::Bytes::kNone : Forward::Bytes::kCommitted;
+    forward.lost = lost;
   } else {
     forward.kind = UpdateKind::kRemove;
     forward.bytes = Forward::Bytes::kNone;

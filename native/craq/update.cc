@@ -70,7 +70,7 @@ void Replica::Impl::stage(const ChunkId& id, Update& update) {
   disk_ops_[update.stage_op] = id;
   emit(Stage{update.stage_op, id, update.kind, update.position.version, update.position.chain,
              update.offset, update.length, update.checksum, update.identity,
-             update.commit_with_stage});
+             update.commit_with_stage, update.lost});
 }
 
 void Replica::Impl::try_forward(const ChunkId& id, Update& update) {
@@ -95,18 +95,21 @@ void Replica::Impl::try_forward(const ChunkId& id, Update& update) {
   forward.chunk_size = update.chunk_size;
   forward.identity = update.identity;
   forward.resync = false;
+  forward.lost = update.lost;
   if (from_disk) {
     forward.kind = UpdateKind::kReplace;
     forward.length = update.chunk_length;
     forward.checksum = update.chunk_checksum;
     forward.bytes = committed ? Forward::Bytes::kCommitted : Forward::Bytes::kPending;
+    if (update.lost) forward.bytes = Forward::Bytes::kNone;
   } else {
     forward.kind = update.kind;
     forward.offset = update.offset;
     forward.length = update.length;
     forward.checksum = update.checksum;
-    forward.bytes = is_write(update.kind) ? Forward::Bytes::kOfOp : Forward::Bytes::kNone;
-    if (is_write(update.kind)) forward.source = update.source;
+    bool bytes = is_write(update.kind) && !update.lost;
+    forward.bytes = bytes ? Forward::Bytes::kOfOp : Forward::Bytes::kNone;
+    if (bytes) forward.source = update.source;
   }
   update.forwarded = Phase::kRunning;
   update.sent = true;
@@ -170,7 +173,11 @@ void Replica::Impl::on(const Committed& event) {
 void Replica::Impl::committed(const ChunkId& id, Slot& slot) {
   Update& update = *slot.update;
   update.committed = Phase::kDone;
+  bool known = damaged(id);
   damaged_.erase(id);
+  refused_.erase(id);
+  if (update.lost) note_damage(id, true);
+  if (update.lost && known) --damage_found_;  // the same as before
   const Record* before = chunks_.find(id);
   bool here_level = chain_.self == PublicState::kSyncing && update.began_in == chain_.version;
   bool peer_level =
@@ -259,7 +266,7 @@ void Replica::Impl::forward_failed(const ChunkId& id, Slot& slot, const Status& 
     case kMissingBase:
       if (update.forward_was_whole) break;
       update.whole = true;
-      return drive(id, slot);
+      return update.unsound ? resolve_unsound(id, slot) : drive(id, slot);
     case kChecksumMismatch:
     case kStaleUpdate:
     case kBadRequest:

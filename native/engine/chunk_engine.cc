@@ -17,7 +17,7 @@ ChunkState state_of(ChunkId id, const Chunk& chunk) {
   if (chunk.committed) state.committed = chunk.committed->info;
   if (chunk.pending) state.pending = chunk.pending->info;
   auto bad = [](const VersionRef& version) {
-    return version && version->block && version->block->bad;
+    return version && (version->lost || (version->block && version->block->bad));
   };
   state.damaged = bad(chunk.committed);
   state.pending_damaged = bad(chunk.pending);
@@ -28,6 +28,7 @@ VersionRecord record_of(const Version& version) {
   VersionRecord record;
   record.info = version.info;
   record.stored_length = version.stored_length;
+  record.lost = version.lost;
   if (version.block) record.block = version.block->address();
   if (version.checksums) record.checksums = *version.checksums;
   record.first_patch = version.first_patch;
@@ -314,6 +315,12 @@ void ChunkEngine::read(TargetId target, ChunkId chunk, uint32_t offset, uint32_t
   }
   if (length == 0 || offset >= result.chunk_length) {
     return answer<Result<ReadResult>>(std::move(done), std::move(result));
+  }
+  if (version->lost) {
+    return answer<Result<ReadResult>>(
+        std::move(done), Status(kChecksumMismatch, "engine/read",
+                                "the bytes were damaged in every replica when the chunk came here; "
+                                "write it anew, or restore the file from a copy"));
   }
   uint32_t end =
       static_cast<uint32_t>(std::min<uint64_t>(result.chunk_length, uint64_t{offset} + length));

@@ -19,6 +19,7 @@ struct Version {
   PendingInfo info;            // kind and identity of the update that made it
   uint32_t stored_length = 0;  // bytes in the block; zeros from there to info.length
   BlockRef block;              // null when stored_length is 0
+  bool lost = false;           // no bytes are there, and they are not zeros
   std::shared_ptr<const std::vector<uint32_t>> checksums;  // of the stored bytes, per 4 KiB
   // The stored bytes are the block's, with the patches from this version to its own over them.
   ChunkVersion first_patch = 0;  // 0: none

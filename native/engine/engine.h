@@ -58,6 +58,10 @@ struct StageRequest {
   bool spares_blocks = false;
   bool commit =
       false;  // becomes the committed version in the same durable batch (the tail of a chain)
+  // kReplace without data: the bytes of this version are damaged wherever they are. `length` and
+  // `checksum` are those of the whole chunk; every read of it is kChecksumMismatch. kTruncate to
+  // the length that is there: the bytes stay as they are, and as damaged.
+  bool lost = false;
 };
 
 struct StageResult {

@@ -130,6 +130,7 @@ Status Loader::add_version(uint8_t slot, std::string_view value) {
   auto version = std::make_shared<Version>();
   version->info = record->info;
   version->stored_length = record->stored_length;
+  version->lost = record->lost;
   version->block = std::move(*block);
   version->checksums = std::make_shared<std::vector<uint32_t>>(std::move(record->checksums));
   version->first_patch = record->first_patch;

@@ -123,6 +123,8 @@ Status VersionRecord::check() const {
     return bad("kind: unknown");
   if (info.length > kChunkBytesMax) return bad("length: over 64 MiB");
   if (stored_length > info.length) return bad("stored_length: over length");
+  if (lost && (stored_length != 0 || info.length == 0))
+    return bad("lost: does not fit length and stored_length");
   if (block.none() != (stored_length == 0)) return bad("block: does not fit stored_length");
   if (!block.none() && block.size_class >= kClasses) return bad("block: unknown size class");
   if (!block.none() && class_bytes(block.size_class) < stored_length)
@@ -166,7 +168,7 @@ std::string encode(const VersionRecord& record) {
   out.put<uint32_t>(record.info.identity.channel);
   out.put<uint64_t>(record.info.identity.sequence);
   out.put<uint32_t>(record.stored_length);
-  out.put(record.block.size_class);
+  out.put(record.lost ? kLostBlock : record.block.size_class);
   out.put<uint32_t>(record.block.index);
   if (record.first_patch != 0) out.put<uint64_t>(record.first_patch);
   out.put_bytes(record.checksums.data(), record.checksums.size() * sizeof(uint32_t));
@@ -189,6 +191,8 @@ Result<VersionRecord> decode_version(std::string_view bytes) {
   record.stored_length = in.get<uint32_t>();
   record.block.size_class = in.get<uint8_t>();
   record.block.index = in.get<uint32_t>();
+  record.lost = record.block.size_class == kLostBlock;
+  if (record.lost) record.block.size_class = kNoBlock;
   if (*schema == kPatchedSchema) {
     record.first_patch = in.get<uint64_t>();
     if (record.first_patch == 0) return bad("first_patch: zero");

@@ -19,6 +19,7 @@ namespace fs3::engine {
 // Size class c holds blocks of 4 KiB << c: 4 KiB .. 64 MiB.
 constexpr uint8_t kClasses = kSizeClasses;
 constexpr uint8_t kNoBlock = 255;
+constexpr uint8_t kLostBlock = 254;  // instead of a class: the bytes are lost
 constexpr uint8_t kNoSlot = 255;
 
 constexpr uint64_t class_bytes(uint8_t size_class) { return uint64_t{4096} << size_class; }
@@ -43,6 +44,7 @@ struct VersionRecord {
   PendingInfo info;            // kind and identity of the update that made it
   uint32_t stored_length = 0;  // bytes in the block; the rest up to info.length reads as zeros
   BlockAddress block;
+  bool lost = false;                // stored_length is 0, and what was there is not zeros
   std::vector<uint32_t> checksums;  // per 4 KiB of the stored bytes
   // Patches of this version and those after it, up to the version's own, lie over the block; 0:
   // none.

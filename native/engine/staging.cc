@@ -44,7 +44,10 @@ Status Staging::check_request() {
   if (request_.length > kChunkBytesMax || request_.offset > kChunkBytesMax - request_.length) {
     return refuse("offset and length: the chunk would be longer than 64 MiB");
   }
-  if (!has_data(kind)) return Status();
+  bool may_be_lost = kind == UpdateKind::kReplace || kind == UpdateKind::kTruncate;
+  if (request_.lost && (!may_be_lost || request_.length == 0))
+    return refuse("lost: belongs to a replacement or cut of some length");
+  if (!has_data(kind) || request_.lost) return Status();
   data_length_ = request_.length;
   if (request_.data.size() < data_length_) return refuse("data: shorter than length");
   uint32_t sum;
@@ -93,6 +96,8 @@ void Staging::plan() {
   const Chunk* chunk = engine_.find(key_);
   bool keeps = request_.kind == UpdateKind::kWrite || request_.kind == UpdateKind::kTruncate;
   if (chunk != nullptr && keeps) old_ = chunk->committed;
+  bool replaces = request_.kind == UpdateKind::kReplace;
+  if (old_ ? old_->lost : request_.lost && replaces) return plan_lost();
   switch (request_.kind) {
     case UpdateKind::kRemove:
       return finish();
@@ -107,6 +112,27 @@ void Staging::plan() {
       break;
   }
   FS3_CHECK(false);
+}
+
+// Of lost bytes none can be kept, but as lost ones.
+void Staging::plan_lost() {
+  bool write = request_.kind == UpdateKind::kWrite;
+  bool cut = request_.kind == UpdateKind::kTruncate;
+  bool whole = write ? data_begin() == 0 && data_end() >= old_length() && data_length_ > 0
+                     : cut && request_.length == 0;
+  if (whole) {
+    old_ = nullptr;
+    return write ? plan_write() : plan_truncate();
+  }
+  if (write || (cut && (!request_.lost || request_.length != old_length()))) {
+    return finish_error(Status(kChecksumMismatch, "engine/stage",
+                               name(key_) + ": bytes that the update keeps were damaged in every "
+                                            "replica when the chunk came here"));
+  }
+  next_->info.length = request_.length;
+  next_->info.checksum = cut ? old_->info.checksum : request_.checksum;
+  next_->lost = true;
+  finish();
 }
 
 void Staging::plan_write() {
@@ -177,7 +203,14 @@ void Staging::plan_truncate() {
   next_->info.length = request_.length;
   next_->stored_length = std::min(old_stored(), request_.length);
   kept_end_ = stored();
+  if (request_.lost && request_.length != old_length()) {
+    return finish_error(Status(kBadRequest, "engine/stage", "lost: the cut changes the length"));
+  }
   if (stored() == 0) return finish();
+  if (old_->block->bad && !request_.lost) {
+    return finish_error(Status(kChecksumMismatch, "engine/stage",
+                               name(key_) + ": of the bytes that the cut keeps some are damaged"));
+  }
   uint8_t size_class = class_of(stored());
   if (stored() == old_stored() || size_class == old_->block->address().size_class ||
       request_.spares_blocks) {
@@ -417,8 +450,10 @@ CommitItem Staging::commit_item(const Chunk* chunk) {
 
 void Staging::finish() {
   if (engine_.failed()) return finish_error(engine_.failure());
-  uint32_t sum = combine_blocks(sums_, stored());
-  next_->info.checksum = extend_with_zeros(sum, next_->info.length - stored());
+  if (!next_->lost) {
+    uint32_t sum = combine_blocks(sums_, stored());
+    next_->info.checksum = extend_with_zeros(sum, next_->info.length - stored());
+  }
   next_->checksums = std::make_shared<const std::vector<uint32_t>>(std::move(sums_));
   if (next_->block) next_->block->add_holder(next_);
   if (request_.commit) ++engine_.statistics_.commits;

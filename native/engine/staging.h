@@ -33,6 +33,7 @@ class Staging : public std::enable_shared_from_this<Staging> {
   Status check_version() const;
   void plan();
   void plan_write();
+  void plan_lost();
   void plan_truncate();
   bool can_patch() const;
   void plan_patch();

@@ -32,7 +32,7 @@ struct ChunkState {
   ChunkId chunk;
   VersionInfo committed;  // version 0: none
   std::optional<PendingInfo> pending;
-  // Bytes of that version did not match once; also after a restart.
+  // Bytes of that version did not match once, or were lost when it came; also after a restart.
   bool damaged = false;
   bool pending_damaged = false;
 };

@@ -109,6 +109,7 @@ ClusterFs::ClusterFs(std::shared_ptr<client::Client> client, ClusterFsOptions op
       nodes_(&leases_, is_inherited()),
       access_times_(client_, nodes_, options_.atime, options_.timers),
       locks_(options_.handover) {
+  start_rings();
   if (options_.handover == nullptr) return;
   files_.begin(options_.handover->generation());
   directories_.begin(options_.handover->generation());
@@ -426,6 +427,7 @@ void ClusterFs::send_attr(RequestPtr request, const pb::Attr& attr, int64_t attr
 }
 
 void ClusterFs::shutdown() {
+  end_rings();
   struct Waiting {
     std::mutex mutex;
     std::condition_variable changed;

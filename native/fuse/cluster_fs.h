@@ -5,8 +5,8 @@
 //
 // One handler per operation, grouped by noun: ops_entry.cc (names), ops_attr.cc (attributes),
 // ops_file.cc (open, close, sync), ops_data.cc (read, write), ops_dir.cc (listings), ops_lock.cc,
-// ops_xattr.cc (extended attributes, ACLs), ops_ioctl.cc (chattr), ops_virtual.cc (3fs-virt, which
-// is in no cluster).
+// ops_xattr.cc (extended attributes, ACLs), ops_ioctl.cc (chattr), ops_ioctl_3fs.cc (what 3FS's
+// tools ask), ops_virtual.cc (3fs-virt, which is in no cluster), ops_rings.cc (USRBIO).
 //
 // Caching rules (README.md has the reasons):
 //  1. Names and attributes are believed under leases that the service recalls (leases.h).
@@ -37,10 +37,17 @@
 #include "fuse/locks.h"
 #include "fuse/nodes.h"
 #include "meta.pb.h"
+#include "usrbio/server.h"
 
 namespace fs3::fuse {
 
 namespace pb = proto::meta;
+
+// Registered with a process before.
+struct KeptRing {
+  usrbio::RingServer::Name name;
+  std::vector<int> descriptors;
+};
 
 struct ClusterFsOptions {
   int64_t ttl_max_ns = kNsPerSecond;
@@ -52,6 +59,9 @@ struct ClusterFsOptions {
   int64_t shutdown_timeout_ns = 60 * kNsPerSecond;  // for what is still open at the end
   bool write_back = true;                           // writes may be answered before they are sent
   std::shared_ptr<Handover> handover;               // null: nobody takes this mount over
+  std::vector<Reactor*> reactors;  // for rings of shared memory, outlive it; empty: there are none
+  int keeper = -1;                 // who is told of rings (ring_keeper.h); -1: nobody
+  std::vector<KeptRing> kept;      // what it has of the process before
 };
 
 class ClusterFs : public Filesystem, private client::LeaseHolder {
@@ -111,6 +121,36 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
   void ioctl(RequestPtr request);
   void with_flags(RequestPtr request, Function<void(RequestPtr, uint32_t)> then);
   void set_flags(RequestPtr request, uint32_t flags);
+  // ---- ops_ioctl_3fs.cc
+  void ioctl_3fs(RequestPtr request);
+  void settle_3fs(RequestPtr request);
+  void link_3fs(RequestPtr request);
+  void move_3fs(RequestPtr request);
+  void remove_3fs(RequestPtr request);
+  uint64_t inode_of_root(uint64_t inode) const;
+  void forget_entry(uint64_t parent, const std::string& name);
+  // ---- ops_rings.cc
+  class RingPort;
+  struct Rings {
+    Rings();
+    ~Rings();
+    std::unique_ptr<RingPort> port;
+    std::unique_ptr<usrbio::RingKeeper> keeper;
+    std::unique_ptr<usrbio::RingServer> server;  // null: this mount has no rings
+  };
+  void start_rings();
+  // When the files of the process before are open again: what it had taken is done again.
+  void restore_rings();
+  void pause_rings();
+  void end_rings();
+  void handle_iovs(RequestPtr request);
+  void lookup_iov(RequestPtr request);
+  void getattr_iov(RequestPtr request);
+  void readlink_iov(RequestPtr request);
+  void register_iov(RequestPtr request);
+  void unregister_iov(RequestPtr request);
+  void list_iovs(RequestPtr request);
+  void register_ring_file(RequestPtr request);
   // ---- ops_file.cc
   void open(RequestPtr request);
   void do_open(RequestPtr request);
@@ -264,6 +304,7 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
   FileTable files_;
   DirectoryTable directories_;
   LockTable locks_;
+  Rings rings_;  // uses all of the above
 };
 
 }  // namespace fs3::fuse

@@ -44,6 +44,7 @@ ClusterMount::ClusterMount(SessionOptions session, uint32_t reactors, client::Op
               if (!made.ok()) return made.status();
               ClusterFsOptions options = filesystem;
               options.timers = on.front();
+              options.reactors = on;
               return std::unique_ptr<Filesystem>(
                   std::make_unique<LinkedFs>(std::move(made).value(), options, link));
             }),

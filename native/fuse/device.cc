@@ -68,7 +68,8 @@ Result<std::shared_ptr<Device>> mount_as_root(const MountOptions& options) {
   if (options.read_only) flags |= MS_RDONLY;
   if (!options.allow_suid) flags |= MS_NOSUID;
   if (!options.allow_dev) flags |= MS_NODEV;
-  if (mount(options.source.c_str(), options.mountpoint.c_str(), "fuse.fs3", flags,
+  std::string type = "fuse." + options.subtype;
+  if (mount(options.source.c_str(), options.mountpoint.c_str(), type.c_str(), flags,
             join(parts).c_str()) != 0) {
     return system_error("fuse/mount", "mount(2) on " + options.mountpoint);
   }
@@ -135,7 +136,7 @@ Result<std::shared_ptr<Device>> mount_as_user(const MountOptions& options) {
   }
   std::vector<std::string> parts = common_options(options);
   parts.push_back("fsname=" + options.source);
-  parts.push_back("subtype=fs3");
+  parts.push_back("subtype=" + options.subtype);
   if (options.read_only) parts.push_back("ro");
   // Descriptor 3 itself would keep close-on-exec when it is duplicated onto itself.
   int peer = fcntl(sockets[1], F_DUPFD_CLOEXEC, 10);
@@ -272,7 +273,9 @@ uint32_t connection_number(const std::string& mountpoint) {
     fields >> id >> parent >> device >> root >> path;
     if (unescape_octal(path) != mountpoint) continue;
     size_t colon = device.find(':');
-    bool ours = line.find(" - fuse.fs3 ") != std::string::npos && colon != std::string::npos;
+    bool type = line.find(" - fuse.fs3 ") != std::string::npos ||
+                line.find(" - fuse.hf3fs ") != std::string::npos;
+    bool ours = type && colon != std::string::npos;
     uint32_t minor = 0;
     if (ours) std::from_chars(device.data() + colon + 1, device.data() + device.size(), minor);
     found = minor;

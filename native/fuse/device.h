@@ -15,8 +15,9 @@ namespace fs3::fuse {
 
 struct MountOptions {
   std::string mountpoint;
-  std::string source = "fs3";  // first column of /proc/mounts
-  bool allow_other = false;    // root mounts: true is usual; ordinary users need user_allow_other
+  std::string source = "fs3";   // first column of /proc/mounts
+  std::string subtype = "fs3";  // the type is fuse.SUBTYPE; some clients of 3FS look for hf3fs
+  bool allow_other = false;     // root mounts: true is usual; ordinary users need user_allow_other
   bool read_only = false;
   bool allow_suid = false;  // default: nosuid,nodev
   bool allow_dev = false;

@@ -27,6 +27,9 @@ struct File {
   uint32_t slot = Handover::kNone;  // its record for whoever takes the mount over
   // Buffered bytes of it died with the process before: the next flush or fsync says so, once.
   std::atomic<bool> lost{false};
+  // What proves that somebody has it open, for rings; 0: nobody has asked yet.
+  std::atomic<uint64_t> ring_key{0};
+  bool paged = false;  // its reads and writes go through the kernel's page cache
   bool writable() const;
 };
 using FilePtr = std::shared_ptr<File>;

@@ -39,6 +39,7 @@ struct Handover::Head {
   // A process that is killed while it writes this leaves a client that nobody knows.
   std::array<char, kIdBytes> leases_of;
   std::array<char, kPathMax> mountpoint;
+  Secret secret;  // zeros: the process before was of a version without it
 };
 
 struct Handover::HandleRecord {
@@ -114,8 +115,16 @@ Result<std::shared_ptr<Handover>> Handover::create() {
     return failed("a client id for locks");
   }
   handover->lock_client_.assign(id.data(), id.size());
+  handover->make_secret();
   return handover;
 }
+
+void Handover::make_secret() {
+  FS3_CHECK(getrandom(head_->secret.data(), head_->secret.size(), 0) ==
+            static_cast<ssize_t>(head_->secret.size()));
+}
+
+Handover::Secret Handover::secret() const { return head_->secret; }
 
 Result<std::shared_ptr<Handover>> Handover::adopt(int fd) {
   int own = fcntl(fd, F_DUPFD_CLOEXEC, 3);
@@ -139,6 +148,7 @@ Result<std::shared_ptr<Handover>> Handover::adopt(int fd) {
 
 void Handover::inherit() {
   generation_ = ++head_->generation;
+  if (head_->secret == Secret{}) make_secret();
   std::vector<uint32_t> used;
   for (uint32_t slot = 0; slot < kHandlesMax; ++slot) {
     HandleRecord& record = handles_[slot];

@@ -20,6 +20,7 @@
 // Thread safety: every method from any thread; a slot belongs to who took it.
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <cstdint>
 #include <memory>
@@ -80,6 +81,11 @@ class Handover {
 
   void set_connection(const Connection& connection);
   Connection connection() const;
+
+  // Random, and the same for all processes of this mount: what the kernel's descriptors prove to
+  // one of them (ring files) counts for the next.
+  using Secret = std::array<std::byte, 16>;
+  Secret secret() const;
 
   // What the process before had open and under way; empty in generation 0.
   const std::vector<OpenHandle>& inherited() const { return inherited_; }
@@ -142,6 +148,7 @@ class Handover {
 
   Handover(int fd, void* memory);
   void inherit();
+  void make_secret();
 
   const int fd_;
   Head* const head_;

@@ -147,6 +147,27 @@ void NodeTable::set_settled(uint64_t node, const Settled& settled) {
   found->second.settled = settled;
 }
 
+void NodeTable::note_pages(uint64_t node) {
+  Shard& own = shard(node);
+  std::lock_guard lock(own.mutex);
+  auto found = own.nodes.find(node);
+  if (found != own.nodes.end()) found->second.pages = true;
+}
+
+bool NodeTable::take_pages(uint64_t node) {
+  Shard& own = shard(node);
+  std::lock_guard lock(own.mutex);
+  auto found = own.nodes.find(node);
+  return found != own.nodes.end() && std::exchange(found->second.pages, false);
+}
+
+bool NodeTable::take_belief(uint64_t node, int64_t now) {
+  Shard& own = shard(node);
+  std::lock_guard lock(own.mutex);
+  auto found = own.nodes.find(node);
+  return found != own.nodes.end() && std::exchange(found->second.until_ns, 0) > now;
+}
+
 uint32_t NodeTable::mode(uint64_t node) {
   Shard& part = shard(node);
   std::lock_guard lock(part.mutex);

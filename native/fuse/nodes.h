@@ -4,7 +4,8 @@
 // the kernel believes outdated attributes; (c) attributes that were fetched before a change made
 // here are not passed on after it; (d) nor a length that was fetched before this mount settled a
 // newer one; (e) what the kernel asks about an inode without extended attributes costs no call;
-// (f) a read is noted when its time of access is due.
+// (f) a read is noted when its time of access is due; (g) a write that goes around the kernel knows
+// whether the kernel has something to forget.
 //
 // Thread safety: from any thread; sharded, no lock is held across calls out.
 #pragma once
@@ -86,6 +87,12 @@ class NodeTable {
   int64_t read_noted(uint64_t node);
   void read_told(uint64_t node, int64_t noted_ns);
 
+  // (g) The kernel may hold pages of it.
+  void note_pages(uint64_t node);
+  // True when it may; from here on it does not, until noted again. The attributes likewise.
+  bool take_pages(uint64_t node);
+  bool take_belief(uint64_t node, int64_t now);
+
   // Mode bits as last told; 0 when unknown.
   uint32_t mode(uint64_t node);
   void set_mode(uint64_t node, uint32_t mode);
@@ -111,6 +118,7 @@ class NodeTable {
     uint32_t changing = 0;
     int64_t changed_ns = 0;
     Settled settled;
+    bool pages = false;
     bool content_known = false;
     ContentVersion content;
   };

@@ -13,6 +13,7 @@ void ClusterFs::read(RequestPtr request) {
   if (file == nullptr) return reply_error(std::move(request), files_.not_found());
   if (in.size > kMaxTransfer) return reply_error(std::move(request), EINVAL);
   if (!(file->flags & O_NOATIME)) access_times_.read(file->inode);
+  if (file->paged) nodes_.note_pages(file->inode);
   // The bytes are produced where the kernel takes them.
   std::byte* space = request->reply_space(in.size);
   uint64_t offset = in.offset;
@@ -52,6 +53,7 @@ void ClusterFs::do_write(RequestPtr request, FilePtr file) {
       in.write_flags & FUSE_WRITE_CACHE ? client::WriteAt::kOffset : client::WriteAt::kAsOpened;
   if (is_repeated_append(*request, *file)) at = client::WriteAt::kOffset;
   if (options_.handover != nullptr) options_.handover->note_written(file->slot);
+  if (file->paged) nodes_.note_pages(file->inode);
   Buffer data = request->payload_buffer(in.size);
   client_->write(file->handle, offset, std::move(data), at,
                  [this, file, request = std::move(request)](Result<size_t> written) mutable {

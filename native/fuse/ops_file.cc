@@ -74,6 +74,7 @@ bool ClusterFs::make_handle(const pb::OpenReply& reply, const std::string& raw, 
   bool unchanged =
       nodes_.content_unchanged(attr.inode(), {attr.data_version(), attr.size(), attr.mtime_ns()});
   bool direct = options_.direct_io || options_.atime == AtimePolicy::kAlways || (flags & O_DIRECT);
+  file->paged = !direct;
   if (direct) {
     out->open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
   } else if (unchanged && (flags & O_NOATIME || !access_times_.is_due(attr.inode()))) {

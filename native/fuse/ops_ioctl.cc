@@ -1,4 +1,5 @@
-// File attributes of chattr(1): the ioctls that the kernel's file attribute calls become.
+// File attributes of chattr(1): the ioctls that the kernel's file attribute calls become. 3FS's own
+// are in ops_ioctl_3fs.cc.
 #include <linux/fs.h>
 
 #include <cerrno>
@@ -84,7 +85,7 @@ void ClusterFs::ioctl(RequestPtr request) {
       if (!plain(all, &flags)) return reply_error(std::move(request), EOPNOTSUPP);
       return set_flags(std::move(request), flags);
     default:
-      return reply_error(std::move(request), ENOTTY);
+      return ioctl_3fs(std::move(request));
   }
 }
 

@@ -54,6 +54,7 @@ void lookup_virtual(RequestPtr request, uint64_t root) {
   if (int error = take_name(payload, &name)) return reply_error(std::move(request), error);
   if (parent == root && name == kTopName) return reply_node(std::move(request), kTop);
   if (parent == kTop && name == kRemoveName) return reply_node(std::move(request), kRemove);
+  if (parent == kTop && name == kIovsName) return reply_node(std::move(request), kIovs);
   reply_error(std::move(request), ENOENT);
 }
 
@@ -91,8 +92,11 @@ void readdir_virtual(RequestPtr request) {
   struct {
     std::string_view name;
     uint64_t node;
-  } entries[] = {{".", node}, {"..", node == kTop ? FUSE_ROOT_ID : kTop}, {kRemoveName, kRemove}};
-  size_t count = node == kTop ? 3 : 2;
+  } entries[] = {{".", node},
+                 {"..", node == kTop ? FUSE_ROOT_ID : kTop},
+                 {kIovsName, kIovs},
+                 {kRemoveName, kRemove}};
+  size_t count = node == kTop ? 4 : 2;
   for (size_t i = offset; i < count; ++i) {
     bool fits =
         plus ? packer.add_plus(entries[i].name, entries[i].node, DT_DIR, i + 1, fuse_entry_out{})
@@ -126,6 +130,21 @@ bool ClusterFs::is_virtual(const Request& request) const {
 }
 
 void ClusterFs::handle_virtual(RequestPtr request) {
+  bool iovs = request->node() == kIovs || is_iov(request->node());
+  switch (request->opcode()) {
+    case FUSE_LOOKUP:
+    case FUSE_GETATTR:
+    case kOpStatx:
+    case FUSE_SYMLINK:
+    case FUSE_UNLINK:
+    case FUSE_READLINK:
+    case FUSE_READDIR:
+    case FUSE_READDIRPLUS:
+      if (iovs) return handle_iovs(std::move(request));
+      break;
+    default:
+      break;
+  }
   switch (request->opcode()) {
     case FUSE_LOOKUP:
       return lookup_virtual(std::move(request), options_.root_inode);

@@ -90,6 +90,7 @@ void ClusterFs::attached(Session& session) {
     latch.wait();
     left = std::move(again);
   }
+  restore_rings();
 }
 
 void ClusterFs::restore(const Handover::OpenHandle& handle, Function<void(Status)> done) {
@@ -126,6 +127,7 @@ bool ClusterFs::add_restored(const Handover::OpenHandle& handle, const std::stri
   file->session = reply.session();
   file->handle = client_->open_handle(raw, handle.flags);
   file->slot = handle.slot;
+  file->paged = !(options_.direct_io || (handle.flags & O_DIRECT));
   bool through = handle.flags & (O_DIRECT | O_SYNC | O_DSYNC);
   file->lost = handle.unsettled && options_.write_back && !through;
   if (file->handle == nullptr) return false;
@@ -179,6 +181,7 @@ Status ClusterFs::settled_now(File& file, uint32_t written) {
 }
 
 void ClusterFs::settle_all() {
+  pause_rings();
   Latch latch;
   for (const FilePtr& file : files_.all()) {
     if (!file->writable()) continue;

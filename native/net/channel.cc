@@ -9,6 +9,7 @@
 
 #include "base/check.h"
 #include "base/crc32c.h"
+#include "base/shared_memory.h"
 #include "net/address.h"
 #include "net/connection.h"
 #include "net/limits.h"
@@ -66,6 +67,8 @@ class Core final : public Connection::Owner,
   Status frame_begins(const wire::Header& header,
                       std::vector<std::span<std::byte>>* target) override;
   void frame_arrived(const wire::Header& header, std::string head) override;
+  bool survives_damage(const wire::Header& header) override;
+  void frame_damaged(const wire::Header& header) override;
   void frame_sent(uint64_t request_id) override;
   void connection_closed(const Status& why) override;
   void on_events(uint32_t events) override;  // of the socket that is connecting
@@ -375,6 +378,25 @@ void Core::frame_arrived(const wire::Header& header, std::string head) {
     reply.sink_length = header.payload_len;
     reply.sink_checksum = header.payload_crc;
   }
+  finish(found, std::move(reply));
+}
+
+// The sink may belong to another process, which can change it while it is filled. That costs this
+// call, and nobody else's.
+bool Core::survives_damage(const wire::Header& header) {
+  auto found = calls_.find(header.request_id);
+  if (found == calls_.end()) return false;
+  const auto& sink = found->second.spec.sink;
+  return std::any_of(sink.begin(), sink.end(),
+                     [](const RegionSlice& slice) { return is_shared_memory(slice.data()); });
+}
+
+void Core::frame_damaged(const wire::Header& header) {
+  auto self = shared_from_this();
+  auto found = calls_.find(header.request_id);
+  if (found == calls_.end()) return;
+  Reply reply;
+  reply.status = Status(kChecksumMismatch, kWhere, "the sink was changed while it was filled");
   finish(found, std::move(reply));
 }
 

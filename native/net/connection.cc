@@ -8,9 +8,11 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 #include "base/crc32c.h"
+#include "base/shared_memory.h"
 #include "net/address.h"
 #include "net/limits.h"
 
@@ -168,6 +170,14 @@ ssize_t Connection::receive(size_t* wanted) {
     pieces[count++] = {scratch_.get() + scratch_end_, kScratchSize - scratch_end_};
   for (size_t i = 0; i < count; ++i) *wanted += pieces[i].iov_len;
   ssize_t received = readv(fd_, pieces, static_cast<int>(count));
+  // Memory of a program that has taken it away: its call fails, the connection must not.
+  if (received < 0 && errno == EFAULT) {
+    bool replaced = false;
+    for (size_t i = 0; i < count; ++i) {
+      replaced |= replace_lost_memory(pieces[i].iov_base, pieces[i].iov_len);
+    }
+    if (replaced) received = readv(fd_, pieces, static_cast<int>(count));
+  }
   if (received > 0) {
     traffic_->bytes_in.fetch_add(static_cast<uint64_t>(received), std::memory_order_relaxed);
   }
@@ -280,15 +290,16 @@ void Connection::advance_payload(size_t size) {
 void Connection::finish_frame() {
   Status status =
       wire::check_crc("body_crc", header_.body_crc, crc32c(0, head_.data(), head_.size()));
-  if (status.ok()) status = wire::check_crc("payload_crc", header_.payload_crc, payload_crc_);
   if (!status.ok()) return fail(status);
+  status = wire::check_crc("payload_crc", header_.payload_crc, payload_crc_);
+  if (!status.ok() && !owner_->survives_damage(header_)) return fail(status);
   stage_ = Stage::kHeader;
   target_.clear();
   frame_since_ns_ = 0;
   frame_bytes_ = scratch_end_ - scratch_begin_;
   wire::Header header = header_;
-  owner_->frame_arrived(header, std::move(head_));
-  head_ = {};
+  std::string head = std::exchange(head_, {});
+  status.ok() ? owner_->frame_arrived(header, std::move(head)) : owner_->frame_damaged(header);
 }
 
 void Connection::discard_payload() { target_.clear(); }

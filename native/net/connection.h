@@ -59,6 +59,14 @@ class Connection final : public Reactor::FdHandler,
                                 std::vector<std::span<std::byte>>* target) = 0;
     // `head` is capability and body. The frame is complete and its checksums hold.
     virtual void frame_arrived(const wire::Header& header, std::string head) = 0;
+    // The payload is not what its checksum says, all else of the frame is sound. False: that ends
+    // the connection. True: frame_damaged() is called instead of frame_arrived(), and it goes on,
+    // because the memory that the payload went to may be changed by others meanwhile.
+    virtual bool survives_damage(const wire::Header& header) {
+      (void)header;
+      return false;
+    }
+    virtual void frame_damaged(const wire::Header& header) { (void)header; }
     // The last byte of the frame has gone to the kernel.
     virtual void frame_sent(uint64_t request_id) = 0;
     // The peer or an error ended the connection. The last call to the owner.

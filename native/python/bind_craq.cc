@@ -177,15 +177,15 @@ void bind_requests(nb::module_& m) {
           [](Forwarded* t, OpId op, TargetId from, ChunkId chunk, int kind, ChunkVersion version,
              uint32_t offset, uint32_t length, uint32_t chunk_size, uint32_t checksum,
              ChainVersion chain_version, ChainVersion update_chain, UpdateIdentity identity,
-             bool resync) {
+             bool resync, bool lost) {
             new (t) Forwarded{op,       from,          chunk,        static_cast<UpdateKind>(kind),
                               version,  offset,        length,       chunk_size,
                               checksum, chain_version, update_chain, identity,
-                              resync};
+                              resync,   lost};
           },
           "op"_a, "from_target"_a, "chunk"_a, "kind"_a, "version"_a, "offset"_a, "length"_a,
           "chunk_size"_a, "checksum"_a, "chain_version"_a, "update_chain"_a, "identity"_a,
-          "resync"_a);
+          "resync"_a, "lost"_a = false);
   nb::class_<Read>(m, "Read")
       .def(nb::init<OpId, ChunkId, ChainVersion, bool, int64_t, TargetId>(), "op"_a, "chunk"_a,
            "chain_version"_a, "relaxed"_a, "deadline_ns"_a, "from_target"_a = 0)
@@ -264,7 +264,8 @@ void bind_disk_effects(nb::module_& m) {
       .def_ro("length", &Stage::length)
       .def_ro("checksum", &Stage::checksum)
       .def_ro("identity", &Stage::identity)
-      .def_ro("commit", &Stage::commit);
+      .def_ro("commit", &Stage::commit)
+      .def_ro("lost", &Stage::lost);
   nb::class_<Commit>(m, "Commit")
       .def_ro("op", &Commit::op)
       .def_ro("chunk", &Commit::chunk)
@@ -304,7 +305,8 @@ void bind_message_effects(nb::module_& m) {
       .def_ro("checksum", &Forward::checksum)
       .def_ro("identity", &Forward::identity)
       .def_ro("resync", &Forward::resync)
-      .def_prop_ro("bytes", [](const Forward& e) { return static_cast<int>(e.bytes); });
+      .def_prop_ro("bytes", [](const Forward& e) { return static_cast<int>(e.bytes); })
+      .def_ro("lost", &Forward::lost);
   nb::class_<Reply>(m, "Reply")
       .def_ro("op", &Reply::op)
       .def_prop_ro("code", [](const Reply& e) { return e.status.code(); })

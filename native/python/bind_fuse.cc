@@ -76,16 +76,29 @@ nb::dict counts(const fuse::ClusterMount& mount) {
   return dict;
 }
 
+// (name, target, uid, pid, number, descriptors)
+fuse::KeptRing kept_ring(nb::handle parts) {
+  auto all = nb::cast<nb::tuple>(parts);
+  fuse::KeptRing kept;
+  kept.name.name = nb::cast<std::string>(all[0]);
+  kept.name.target = bytes_of(nb::cast<nb::bytes>(all[1]));
+  kept.name.owner = {nb::cast<uint32_t>(all[2]), nb::cast<uint32_t>(all[3])};
+  kept.name.number = nb::cast<uint64_t>(all[4]);
+  kept.descriptors = nb::cast<std::vector<int>>(all[5]);
+  return kept;
+}
+
 std::unique_ptr<fuse::ClusterMount> cluster_mount(
     std::string mountpoint, std::vector<std::string> meta_addresses, nb::bytes cluster_id,
-    nb::bytes client_id, std::string source, std::string uring, uint32_t uring_depth,
-    uint32_t reactors, double ttl_max_s, bool direct_io, bool allow_other, bool read_only,
-    bool allow_suid, bool allow_dev, std::string atime, bool squash_root, size_t write_back_bytes,
-    double meta_deadline_s, double data_deadline_s, bool survives, std::vector<int> inherited,
-    uint64_t root_inode) {
+    nb::bytes client_id, std::string source, std::string subtype, std::string uring,
+    uint32_t uring_depth, uint32_t reactors, double ttl_max_s, bool direct_io, bool allow_other,
+    bool read_only, bool allow_suid, bool allow_dev, std::string atime, bool squash_root,
+    size_t write_back_bytes, double meta_deadline_s, double data_deadline_s, bool survives,
+    std::vector<int> inherited, uint64_t root_inode, int keeper, nb::list kept_rings) {
   fuse::SessionOptions session;
   session.mount.mountpoint = std::move(mountpoint);
   session.mount.source = std::move(source);
+  session.mount.subtype = std::move(subtype);
   session.mount.allow_other = allow_other;
   session.mount.read_only = read_only;
   session.mount.allow_suid = allow_suid;
@@ -106,6 +119,8 @@ std::unique_ptr<fuse::ClusterMount> cluster_mount(
   filesystem.atime = read_only ? fuse::AtimePolicy::kNever : atime_policy(atime);
   filesystem.squash_root = squash_root;
   session.root_inode = filesystem.root_inode = root_inode;
+  filesystem.keeper = keeper;
+  for (nb::handle each : kept_rings) filesystem.kept.push_back(kept_ring(each));
   if (survives || !inherited.empty()) {
     auto handover =
         inherited.empty() ? fuse::Handover::create() : fuse::Handover::adopt(inherited.front());
@@ -207,16 +222,19 @@ void bind_fuse(nb::module_& m) {
       .def("counts", &counts, "Counters of the native client, open files and known inodes.");
 
   m.def("cluster_mount", &cluster_mount, "mountpoint"_a, "meta_addresses"_a, "cluster_id"_a,
-        "client_id"_a, "source"_a = "fs3", "uring"_a = "auto", "uring_depth"_a = 16,
-        "reactors"_a = 0, "ttl_max_s"_a = 1.0, "direct_io"_a = false, "allow_other"_a = true,
-        "read_only"_a = false, "allow_suid"_a = false, "allow_dev"_a = false,
-        "atime"_a = "relatime", "squash_root"_a = false, "write_back_bytes"_a = size_t{4} << 20,
-        "meta_deadline_s"_a = 30.0, "data_deadline_s"_a = 60.0, "survives"_a = false,
-        "inherited"_a = std::vector<int>(), "root_inode"_a = 1,
+        "client_id"_a, "source"_a = "fs3", "subtype"_a = "fs3", "uring"_a = "auto",
+        "uring_depth"_a = 16, "reactors"_a = 0, "ttl_max_s"_a = 1.0, "direct_io"_a = false,
+        "allow_other"_a = true, "read_only"_a = false, "allow_suid"_a = false,
+        "allow_dev"_a = false, "atime"_a = "relatime", "squash_root"_a = false,
+        "write_back_bytes"_a = size_t{4} << 20, "meta_deadline_s"_a = 30.0,
+        "data_deadline_s"_a = 60.0, "survives"_a = false, "inherited"_a = std::vector<int>(),
+        "root_inode"_a = 1, "keeper"_a = -1, "kept_rings"_a = nb::list(),
         "A ClusterMount, not started. cluster_id: 16 bytes or none; client_id: 16 random bytes, "
         "fresh per process. survives: another process can take the mount over, with descriptors(); "
         "inherited: those of the process before, whose mount is taken over instead of made. "
-        "root_inode: the directory that is mounted.");
+        "root_inode: the directory that is mounted. keeper: its socket, which is told of rings; "
+        "kept_rings: what it has of the process before, (name, target, uid, pid, number, "
+        "descriptors) each; those are taken over.");
 
   m.def(
       "null_mount",

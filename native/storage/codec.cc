@@ -172,6 +172,12 @@ Status check_forward_lengths(const pb::ForwardRequest& request, size_t payload) 
   bool has_bytes = whole || request.kind() == pb::UPDATE_WRITE;
   if (!whole && request.piece_offset() != 0)
     return bad("piece_offset", "only a REPLACE comes in pieces");
+  if (request.damaged()) {
+    bool cut = request.kind() == pb::UPDATE_TRUNCATE;
+    if ((!whole && !cut) || request.piece_offset() != 0 || request.length() == 0)
+      return bad("damaged", "belongs to a REPLACE or TRUNCATE of some length in one piece");
+    return payload == 0 ? Status() : bad("length", "bytes came with a chunk that is damaged");
+  }
   if (request.piece_offset() > request.length())
     return bad("piece_offset", number(request.piece_offset()) + " is beyond the length");
   uint64_t left = has_bytes ? request.length() - request.piece_offset() : 0;
@@ -218,6 +224,7 @@ Result<ForwardCommand> decode_forward(std::string_view body, size_t payload) {
   event.chain_version = request.chain_version();
   event.update_chain = request.update_chain_version();
   event.resync = request.resync();
+  event.lost = request.damaged();
   out.piece_offset = request.piece_offset();
   return out;
 }
@@ -387,6 +394,7 @@ std::string encode_forward(const craq::Forward& forward, ChainId chain, TargetId
   request.set_checksum(forward.checksum);
   put_identity(forward.identity, request.mutable_identity());
   request.set_resync(forward.resync);
+  request.set_damaged(forward.lost);
   request.set_piece_offset(piece_offset);
   request.set_update_chain_version(forward.update_chain);
   return serialize(request);

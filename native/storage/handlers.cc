@@ -173,7 +173,7 @@ void Service::handle_forward(net::ServerCallPtr call) {
   if (!target.ok()) return refuse(std::move(call), target.status());
   with_source(std::move(call), [this, target = (*target)->shared_from_this(), command = *command](
                                    net::ServerCallPtr ready, Buffer data) {
-    auto whole = command.event.kind == UpdateKind::kReplace
+    auto whole = command.event.kind == UpdateKind::kReplace && !command.event.lost
                      ? assembler_.add(command, std::move(data), now_ns())
                      : Result<std::optional<Buffer>>(std::optional(std::move(data)));
     if (!whole.ok()) return refuse(std::move(ready), whole.status());

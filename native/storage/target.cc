@@ -197,9 +197,10 @@ void Target::execute(craq::Stage& effect) {
   request.checksum = effect.checksum;
   request.identity = effect.identity;
   request.commit = effect.commit;
+  request.lost = effect.lost;
   request.spares_blocks = full_;  // what is free is promised to updates that were admitted
-  if (effect.kind == UpdateKind::kWrite || effect.kind == UpdateKind::kReplace)
-    request.data = bytes_of(effect);
+  bool has_bytes = effect.kind == UpdateKind::kWrite || effect.kind == UpdateKind::kReplace;
+  if (has_bytes && !effect.lost) request.data = bytes_of(effect);
   world_.engine.stage(std::move(request),
                       [self = weak_from_this(), op = effect.op, chunk = effect.chunk,
                        began = now_ns()](Result<engine::StageResult> result) {

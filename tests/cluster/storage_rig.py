@@ -219,9 +219,11 @@ class ChainClient:
     def send_until_done(self, update: Update) -> storage_pb2.UpdateReply:
         return self._until_done(lambda: self.send(update))
 
-    def read_until_done(self, chunk: tuple[int, int], node: int) -> bytes:
+    def read_until_done(
+        self, chunk: tuple[int, int], node: int, offset: int = 0, length: int = 1 << 20
+    ) -> bytes:
         """Where servers learn the routing by themselves, one may still be a version behind."""
-        return self._until_done(lambda: self.read(chunk, node))
+        return self._until_done(lambda: self.read(chunk, node, offset, length))
 
     def _until_done(self, attempt: Callable[[], T]) -> T:
         until = time.monotonic() + DEADLINE_S

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from fs3._proto import common_pb2, storage_pb2
 from fs3.errors import Fs3Error, Status
 from tests.cluster.conftest import LocalFs3
 from tests.cluster.storage_rig import (
@@ -143,6 +144,7 @@ def test_damage_is_known_after_a_restart_and_not_taken_for_level(
     rot_on(rig, 3)
     with pytest.raises(Fs3Error):
         client.read(CHUNK, 3)
+    _write_and_remove(client)
     rig.kill(3)
     rig.open(1)
     rig.route([(1, OFFLINE)])
@@ -176,6 +178,74 @@ def test_the_last_replica_fails_this_chunk_only_until_another_is_level(
     wait_repaired(rig, 1)
     assert client.read_until_done(CHUNK, 1) == BYTES
     rig.bring_back(3)
+
+
+def test_what_nobody_has_sound_comes_back_as_damaged_and_is_healed_by_an_overwrite(
+    rig: Rig, client: ChainClient
+) -> None:
+    client.write(CHUNK, 0, b"older")
+    client.write((6, 0), 0, b"other")
+    for node in (2, 3):
+        rig.kill(node)
+    rig.route([(1, SERVING), (2, OFFLINE), (3, OFFLINE)])
+    client.write(CHUNK, 0, BYTES)
+    rot_on(rig, 1)
+    rig.bring_back(2)
+    rig.bring_back(3)
+    for node in NODES:
+        wait_for(f"node {node} knows", lambda n=node: rig.counts(n)["damaged"] == 1)
+        with pytest.raises(Fs3Error, match=r"write it anew|do not match") as caught:
+            client.read_until_done(CHUNK, node)
+        assert caught.value.errno == errno.EIO
+        assert client.read((6, 0), node) == b"other"
+    assert client.read(CHUNK, 1, 0, 4096) == BYTES[:4096], "what can be read is read"
+    _expect_hopeless(client)
+    rig.kill(3)
+    rig.route([(1, SERVING), (2, SERVING), (3, OFFLINE)])
+    rig.bring_back(3)  # known after a restart, too
+    _expect_hopeless(client)
+    client.write(CHUNK, 0, BYTES)
+    assert [client.read_until_done(CHUNK, node) for node in NODES] == [BYTES] * 3
+
+
+def test_with_every_copy_damaged_an_update_fails_at_once_and_the_chunk_goes_on(
+    rig: Rig, client: ChainClient
+) -> None:
+    client.write(CHUNK, 0, BYTES)
+    for node in NODES:
+        rot_on(rig, node)
+    _expect_hopeless(client)  # nobody has found the damage before
+    _expect_hopeless(client)
+    assert client.read_until_done(CHUNK, 2, 0, 4096) == BYTES[:4096]
+    client.write(CHUNK, 0, BYTES)
+    assert [client.read_until_done(CHUNK, node) for node in NODES] == [BYTES] * 3
+
+
+def test_whoever_comes_back_with_the_bytes_heals_all_others(rig: Rig, client: ChainClient) -> None:
+    client.write(CHUNK, 0, BYTES)
+    rig.kill(3)
+    rig.route([(1, SERVING), (2, SERVING), (3, OFFLINE)])
+    for node in (1, 2):
+        rot_on(rig, node)
+        with pytest.raises(Fs3Error):
+            client.read(CHUNK, node)
+    rig.bring_back(3)
+    assert [client.read_until_done(CHUNK, node) for node in NODES] == [BYTES] * 3
+
+
+def _write_and_remove(client: ChainClient) -> None:
+    """Commits in order: what the engine noted of damage before is stored, too."""
+    client.write((6, 0), 0, b"other")
+    chunk = common_pb2.ChunkId(inode=6, index=0)
+    remove = storage_pb2.RemoveRequest(chunk=chunk, identity=client.identity())
+    client.server_call(storage_pb2.REMOVE, remove)
+
+
+def _expect_hopeless(client: ChainClient) -> None:
+    """An update that keeps bytes of the chunk."""
+    with pytest.raises(Fs3Error, match="in any replica") as caught:
+        client.write(CHUNK, 50_000, NEW)
+    assert (caught.value.code, caught.value.errno) == (Status.DAMAGED, errno.EIO)
 
 
 def test_the_checker_has_what_it_finds_repaired(rig: Rig, client: ChainClient) -> None:

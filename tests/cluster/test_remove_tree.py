@@ -48,7 +48,7 @@ def test_through_the_virtual_directory(
 def test_the_virtual_directory_shows_itself_by_name_only(running: LocalFs3) -> None:
     virtual = running.mount / "3fs-virt"
     assert "3fs-virt" not in os.listdir(running.mount)
-    assert os.listdir(virtual) == ["rm-rf"]
+    assert os.listdir(virtual) == ["iovs", "rm-rf"]
     assert [oct(path.stat().st_mode) for path in (virtual, virtual / "rm-rf")] == [
         "0o40555",
         "0o40777",

@@ -46,7 +46,7 @@ class ScriptedClient final : public client::Client {
     return handle;
   }
   void read(client::FileHandle, uint64_t, std::byte* into, size_t length,
-            Function<void(Result<size_t>)> done) override {
+            Function<void(Result<size_t>)> done, client::Holes) override {
     std::memset(into, 1, length);
     done(length);
   }

@@ -31,6 +31,8 @@ struct HeldAlone : Held {
   HeldAlone() : Held(0, 0) {}
 };
 
+Status damaged_too() { return Status(kDamaged, "craq", "this copy is damaged, too"); }
+
 Status damage() { return Status(kChecksumMismatch, "engine/read", "the bytes do not match"); }
 
 // ---- an idle chunk
@@ -194,10 +196,35 @@ TEST(CraqRepair, ANeighbourGetsSoundBytesWithoutALeaseOthersNothing) {
   Read old{w.next_op++, kChunk, 1, false, w.now_ns + 500 * kMs, 12};
   w.step(old);
   EXPECT_EQ(w.reply_code(old.op), static_cast<uint32_t>(kChainVersionMismatch));
+}
+
+TEST(CraqRepair, ADamagedNeighbourLetsItsDiskDecideAndSaysSo) {
+  HeldMiddle w;
   w.damage();
-  Read damaged{w.next_op++, kChunk, 2, true, w.now_ns + 500 * kMs, 12};
-  w.step(damaged);
-  EXPECT_EQ(w.reply_code(damaged.op), static_cast<uint32_t>(kBusy));
+  Read fetch{w.next_op++, kChunk, 2, true, w.now_ns + 500 * kMs, 12};
+  w.step(fetch);
+  EXPECT_EQ(w.count<StartRead>(), 1u);
+  w.step(ReadDone{fetch.op, damage(), 0});
+  EXPECT_EQ(w.reply_code(fetch.op), static_cast<uint32_t>(kDamaged));
+}
+
+TEST(CraqRepair, WhenEveryNeighbourIsDamagedReadsGoToTheDiskUntilTheChainChanges) {
+  HeldMiddle w;
+  w.damage();
+  w.step(Fetched{w.only<Fetch>().op, damaged_too()});
+  auto early = w.read();
+  w.step(early);
+  EXPECT_EQ(w.reply_code(early.op), static_cast<uint32_t>(kBusy)) << "the other one may have it";
+  w.tick(1000);
+  w.step(Fetched{w.only<Fetch>().op, damaged_too()});
+  auto read = w.read();
+  w.step(read);
+  EXPECT_EQ(w.count<StartRead>(), 1u);
+  w.tick(1000);
+  EXPECT_EQ(w.count<Fetch>(), 0u) << "nothing new is to be expected soon";
+  w.chain(3, 10, 13);
+  w.tick();
+  EXPECT_EQ(w.only<Fetch>().from.target, 13u);
 }
 
 TEST(CraqRepair, ASettledFetchWaitsForWhatIsPending) {
@@ -328,12 +355,169 @@ TEST(CraqUnsound, WithoutAnotherReplicaItFailsAndOtherChunksGoOn) {
   auto e = w.write(1);
   w.step(e);
   w.step(Staged{e.op, damage(), 0, 0});
-  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(EIO));
+  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(kDamaged));
   auto other = w.write(2, 1, {9, 9});
   w.step(other);
   EXPECT_EQ(w.only<Stage>().op, other.op);
   w.staged(other.op, 1);
   EXPECT_EQ(w.reply_code(other.op), kOk);
+}
+
+TEST(CraqUnsound, BehindADamagedPredecessorItIsForgottenAndAskedForWhole) {
+  HeldTail w;
+  auto e = w.forwarded(2, 1);
+  w.step(e);
+  w.step(Staged{e.op, damage(), 0, 0});
+  w.step(Fetched{w.only<Fetch>().op, damaged_too()});
+  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(kMissingBase));
+  EXPECT_EQ(w.replica.statistics().pending, 0u);
+  auto whole = w.replaced(2, 9);  // the predecessor could make it after all
+  whole.resync = false;
+  whole.identity = e.identity;
+  w.step(whole);
+  w.staged(w.only<Stage>().op, 9);
+  EXPECT_EQ(w.reply_code(whole.op), kOk);
+  EXPECT_FALSE(w.replica.damaged(kChunk));
+}
+
+TEST(CraqUnsound, AMiddlePassesOnThatNobodyBelowCouldMakeIt) {
+  HeldMiddle w;
+  auto e = w.forwarded(2, 1);
+  w.step(e);
+  OpId forward = w.only<Forward>().op;
+  w.step(Staged{e.op, damage(), 0, 0});
+  w.step(ForwardDone{forward, Status(kMissingBase, "craq", "damaged here"), 0});
+  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(kMissingBase));
+  EXPECT_EQ(w.replica.statistics().pending, 0u);
+}
+
+// The head of a chain in which every copy is damaged, and an update that keeps some of the bytes.
+struct Hopeless : HeldHead {
+  Hopeless() : e(write(1)) {
+    step(e);
+    OpId forward = only<Forward>().op;
+    step(Staged{e.op, fs3::craq::damage(), 0, 0});
+    step(ForwardDone{forward, Status(kMissingBase, "craq", "damaged there"), 0});
+  }
+  ClientUpdate e;
+};
+
+TEST(CraqUnsound, DamagedEverywhereItFailsAtOnceAndAVersionThatChangesNothingHasItsPlace) {
+  Hopeless w;
+  EXPECT_EQ(w.reply_code(w.e.op), static_cast<uint32_t>(kDamaged));
+  auto stage = w.only<Stage>();
+  EXPECT_EQ(stage.kind, UpdateKind::kTruncate);
+  EXPECT_TRUE(stage.lost);
+  EXPECT_EQ(stage.version, 2u);
+  EXPECT_EQ(stage.length, 4096u);
+  EXPECT_EQ(stage.identity, UpdateIdentity{});
+  auto forward = w.only<Forward>();
+  EXPECT_EQ(forward.kind, UpdateKind::kTruncate);
+  EXPECT_TRUE(forward.lost);
+  EXPECT_EQ(forward.bytes, Forward::Bytes::kNone);
+  w.staged(stage.op, 7);
+  w.forward_ok(forward.op, 7);
+  w.committed(w.only<Commit>().op);
+  EXPECT_TRUE(w.replica.damaged(kChunk)) << "the bytes are what they were";
+  EXPECT_EQ(w.replica.statistics().damage_found, 1u);
+  w.step(Fetched{w.only<Fetch>().op, damaged_too()});
+  auto again = w.e;
+  again.op = w.next_op++;
+  w.step(again);
+  EXPECT_EQ(w.only<Stage>().version, 3u) << "it was not done, so it is no retry";
+}
+
+TEST(CraqUnsound, TheSuccessorMaySaySoBeforeTheOwnDiskDoes) {
+  HeldHead w;
+  auto e = w.write(1);
+  w.step(e);
+  w.step(ForwardDone{w.only<Forward>().op, Status(kMissingBase, "craq", "damaged there"), 0});
+  EXPECT_TRUE(w.out.empty()) << "the own bytes may be sound";
+  w.step(Staged{e.op, damage(), 0, 0});
+  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(kDamaged));
+  EXPECT_TRUE(w.only<Stage>().lost);
+}
+
+TEST(CraqUnsound, AMiddleMayHearSoBeforeItsOwnDiskSaysIt) {
+  HeldMiddle w;
+  auto e = w.forwarded(2, 1);
+  w.step(e);
+  w.step(ForwardDone{w.only<Forward>().op, Status(kMissingBase, "craq", "damaged there"), 0});
+  w.step(Staged{e.op, damage(), 0, 0});
+  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(kMissingBase));
+  EXPECT_EQ(w.replica.statistics().pending, 0u);
+}
+
+TEST(CraqUnsound, WhatTheSuccessorMadeAndLostSinceIsKeptAsDamaged) {
+  HeldMiddle w;
+  auto e = w.forwarded(2, 1);
+  e.offset = 4000;
+  w.step(e);
+  OpId forward = w.only<Forward>().op;
+  w.step(Staged{e.op, damage(), 0, 0});
+  OpId fetch = w.only<Fetch>().op;
+  w.forward_ok(forward, 9);
+  w.step(Fetched{fetch, damaged_too()});
+  auto stage = w.only<Stage>();
+  EXPECT_EQ(stage.kind, UpdateKind::kReplace);
+  EXPECT_TRUE(stage.lost);
+  EXPECT_EQ(stage.version, 2u);
+  EXPECT_EQ(stage.length, 8096u);
+  EXPECT_EQ(stage.checksum, 9u);
+  w.staged(stage.op, 9, 8096);
+  w.committed(w.only<Commit>().op);
+  EXPECT_EQ(w.reply_code(e.op), kOk) << "the predecessor has it, or knows that it is damaged, too";
+  EXPECT_TRUE(w.replica.damaged(kChunk));
+}
+
+TEST(CraqUnsound, ALateCopyOfWhatWasRefusedIsRefusedAlsoAfterTheRepair) {
+  HeldTail w;
+  auto e = w.forwarded(2, 1);
+  w.step(e);
+  w.step(Staged{e.op, damage(), 0, 0});
+  w.step(Fetched{w.only<Fetch>().op, damaged_too()});
+  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(kMissingBase));
+  w.tick(20'000);
+  OpId fetch = w.only<Fetch>().op;
+  w.fetched(fetch, 1, 1, 7);
+  w.staged(fetch, 7);
+  EXPECT_FALSE(w.replica.damaged(kChunk));
+  auto late = e;
+  late.op = w.next_op++;
+  w.step(late);
+  EXPECT_EQ(w.reply_code(late.op), static_cast<uint32_t>(kMissingBase));
+  w.chain(3, 10, 0);  // copies of before are not taken any more
+  auto again = w.forwarded(2, 1);
+  w.step(again);
+  EXPECT_EQ(w.only<Stage>().op, again.op);
+}
+
+TEST(CraqUnsound, AVersionThatChangesNothingGoesToTheNextSuccessorAsWhatItIs) {
+  Hopeless w;
+  w.staged(w.only<Stage>().op, 7);
+  w.chain(3, 0, 13);
+  auto forward = w.only<Forward>();
+  EXPECT_EQ(forward.kind, UpdateKind::kTruncate);
+  EXPECT_TRUE(forward.lost);
+  EXPECT_EQ(forward.update_chain, 2u);
+}
+
+TEST(CraqUnsound, WhatTheHeadMadeVoidGivesWay) {
+  HeldTail w;
+  auto e = w.forwarded(2, 1);
+  w.step(e);
+  w.step(Staged{e.op, damage(), 0, 0});
+  auto cut = w.forwarded(2, 0);
+  cut.kind = UpdateKind::kTruncate;
+  cut.identity = {};
+  cut.lost = true;
+  w.step(cut);
+  auto stage = w.only<Stage>();
+  EXPECT_EQ(stage.op, cut.op);
+  EXPECT_TRUE(stage.lost);
+  w.staged(cut.op, 7);
+  EXPECT_EQ(w.reply_code(cut.op), kOk);
+  EXPECT_TRUE(w.replica.damaged(kChunk));
 }
 
 TEST(CraqUnsound, DamagedPendingBytesAreTakenFromTheSuccessorToo) {
@@ -468,14 +652,43 @@ TEST(CraqResync, ADamagedChunkIsNotSentButTakenFromALevelSuccessor) {
   EXPECT_EQ(fetch.from.target, 12u);
 }
 
-TEST(CraqResync, ADamagedChunkThatDiffersHoldsTheEndBack) {
+TEST(CraqResync, AChunkOfWhichNobodyHasSoundBytesIsSentAsDamaged) {
   Source w;
-  w.step(Damaged{{7, 2}, 1, false});
   w.list({w.same(0), w.same(1), w.same(3)});
-  auto tried = w.only<Forward>();  // the disk may read it after all
+  auto tried = w.only<Forward>();
   EXPECT_EQ(tried.chunk.index, 2u);
+  EXPECT_FALSE(tried.lost);
+  w.step(Damaged{{7, 2}, 1, false});
   w.step(ForwardDone{tried.op, Status(kBusy, "", "damaged"), 0});
   EXPECT_EQ(w.count<TellPeerDone>(), 0u);
+  w.tick(1000);
+  auto lost = w.only<Forward>();
+  EXPECT_TRUE(lost.lost);
+  EXPECT_EQ(lost.kind, UpdateKind::kReplace);
+  EXPECT_EQ(lost.bytes, Forward::Bytes::kNone);
+  EXPECT_EQ(lost.length, 4096u);
+  EXPECT_EQ(lost.checksum, 7u);
+  w.forward_ok(lost.op, 7);
+  EXPECT_EQ(w.count<TellPeerDone>(), 1u) << "the chain becomes whole";
+}
+
+TEST(CraqResync, KnownFromAnEarlierLifeTheDiskIsTriedOnceMore) {
+  World w;
+  auto loaded = w.on_disk(1, 1, 7);
+  loaded.damaged = true;
+  w.step(loaded);
+  w.chain(2, 0, 12, PublicState::kServing, true);
+  OpId ask = w.only<AskPeerChunks>().op;
+  w.step(PeerChunks{ask, {}, {}, true});
+  EXPECT_FALSE(w.only<Forward>().lost);
+}
+
+TEST(CraqResync, ADamagedChunkThatIsWrittenAnewIsSentWhole) {
+  Source w;
+  w.list({w.same(0), w.same(1), w.same(3)});
+  auto tried = w.only<Forward>();
+  w.step(Damaged{{7, 2}, 1, false});
+  w.step(ForwardDone{tried.op, Status(kBusy, "", "damaged"), 0});
   auto e = w.write(1, 1, {7, 2});  // written anew, whole
   w.step(e);
   w.staged(e.op, 9);
@@ -499,6 +712,47 @@ struct Syncing : World {  // 10 syncs 11, whose copy of kChunk is damaged
     EXPECT_EQ(reply_code(start.op), kOk);
   }
 };
+
+TEST(CraqResync, DamageArrivesAsDamage) {
+  World w;
+  w.step(w.on_disk(1, 1, 7));
+  w.chain(2, 10, 0, PublicState::kSyncing);
+  w.step(SyncStart{w.next_op++, 10, 2, {}});
+  auto lost = w.replaced(3, 9);
+  lost.lost = true;
+  w.step(lost);
+  auto stage = w.only<Stage>();
+  EXPECT_TRUE(stage.lost);
+  EXPECT_TRUE(stage.commit);
+  EXPECT_EQ(stage.checksum, 9u);
+  w.staged(stage.op, 9);
+  EXPECT_EQ(w.reply_code(lost.op), kOk);
+  EXPECT_TRUE(w.replica.damaged(kChunk));
+  w.step(Fetched{w.only<Fetch>().op, damaged_too()});
+  auto e = w.forwarded(4, 1);  // keeps bytes of it
+  w.step(e);
+  w.step(Staged{e.op, damage(), 0, 0});
+  w.step(Fetched{w.only<Fetch>().op, damaged_too()});
+  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(kMissingBase));
+}
+
+TEST(CraqResync, WhatIsDamagedHereAsThereKeepsWhatCanBeRead) {
+  Syncing w;
+  auto lost = w.replaced(1, 7);
+  lost.update_chain = 1;
+  lost.lost = true;
+  w.step(lost);
+  EXPECT_EQ(w.count<Stage>(), 0u);
+  EXPECT_EQ(w.reply_code(lost.op), kOk);
+}
+
+TEST(CraqResync, OnlyAChunkAsAWholeIsSentAsDamaged) {
+  HeldTail w;
+  auto e = w.forwarded(2, 1);
+  e.lost = true;
+  w.step(e);
+  EXPECT_EQ(w.reply_code(e.op), static_cast<uint32_t>(kBadRequest));
+}
 
 TEST(CraqResync, ADamagedCopyIsNotLevelBecauseItsNameIsTheSame) {
   Syncing w;

@@ -840,6 +840,97 @@ TEST(EngineFailure, RottenBytesAreNeverReturned) {
   }
 }
 
+// What a resync brings of a chunk that is damaged in every replica.
+struct LostChunk : testing::Test {
+  void SetUp() override {
+    world.start();
+    ASSERT_OK(world.write(kChunk, 0, pattern(9000, 1)).status());
+    auto lost = world.request(UpdateKind::kReplace, kChunk, 7, 0, "");
+    lost.length = 20000;
+    lost.checksum = 4711;
+    lost.identity = {};
+    lost.commit = lost.lost = true;
+    auto made = world.stage(std::move(lost));
+    ASSERT_OK(made.status());
+    EXPECT_EQ(made->chunk_length, 20000u);
+    EXPECT_EQ(made->checksum, 4711u);
+  }
+  void TearDown() override { EXPECT_OK(world.audit()); }
+  EngineWorld world;
+};
+
+TEST_F(LostChunk, IsNeverReadAlsoAfterARestart) {
+  for (int restart = 0; restart < 2; ++restart) {
+    EXPECT_EQ(world.read(kChunk, 0, 1).status().code(), kChecksumMismatch);
+    EXPECT_EQ(world.read(kChunk, 19999, 1).status().code(), kChecksumMismatch);
+    EXPECT_EQ(world.read(kChunk, 20000, 1)->data.size(), 0u);
+    auto state = world.get(kChunk);
+    EXPECT_TRUE(state->damaged);
+    EXPECT_EQ(state->committed.version, 7u);
+    EXPECT_EQ(state->committed.length, 20000u);
+    EXPECT_EQ(state->committed.checksum, 4711u);
+    EXPECT_OK(world.audit());
+    world.close();
+    ASSERT_OK(world.open());
+  }
+  EXPECT_FALSE(world.engine().failed());
+}
+
+TEST_F(LostChunk, NothingOfItIsKept) {
+  EXPECT_EQ(world.write(kChunk, 0, "x").status().code(), kChecksumMismatch);
+  EXPECT_EQ(world.write(kChunk, 20000, "x").status().code(), kChecksumMismatch);
+  EXPECT_EQ(world.truncate(kChunk, 5).status().code(), kChecksumMismatch);
+  EXPECT_EQ(world.truncate(kChunk, 20000).status().code(), kChecksumMismatch);
+  EXPECT_EQ(world.truncate(kChunk, 30000).status().code(), kChecksumMismatch);
+  EXPECT_EQ(world.version(kChunk), 7u);
+}
+
+TEST_F(LostChunk, AnOverwriteOfAllOfItEndsIt) {
+  std::string data = pattern(20000, 2);
+  ASSERT_OK(world.write(kChunk, 0, data).status());
+  EXPECT_TRUE(world.content(kChunk) == data);
+  EXPECT_FALSE(world.get(kChunk)->damaged);
+}
+
+TEST_F(LostChunk, ACutToNothingEndsIt) {
+  ASSERT_OK(world.truncate(kChunk, 0).status());
+  ASSERT_OK(world.write(kChunk, 3, "x").status());
+  EXPECT_EQ(world.content(kChunk), std::string("\0\0\0x", 4));
+}
+
+TEST_F(LostChunk, AVersionThatChangesNothingIsLostToo) {
+  auto cut = world.request(UpdateKind::kTruncate, kChunk, 8, 0, "");
+  cut.length = 20000;
+  cut.commit = cut.lost = true;
+  auto made = world.stage(std::move(cut));
+  ASSERT_OK(made.status());
+  EXPECT_EQ(made->checksum, 4711u);
+  EXPECT_EQ(world.read(kChunk, 0, 1).status().code(), kChecksumMismatch);
+}
+
+TEST(EngineFailure, OnlyAVersionThatChangesNothingKeepsDamagedBytes) {
+  disk::SimMedium medium(5);
+  EngineWorld world(&medium);
+  world.start();
+  std::string data = pattern(64 * kKiB, 1);
+  auto first = world.write(kChunk, 0, data);
+  ASSERT_OK(first.status());
+  medium.corrupt("blocks/65536", 20000, 1);
+  EXPECT_FALSE(world.read(kChunk, 0, 64 * kKiB).ok());
+  EXPECT_EQ(world.truncate(kChunk, 60000).status().code(), kChecksumMismatch);
+  EXPECT_EQ(world.truncate(kChunk, 64 * kKiB).status().code(), kChecksumMismatch);
+  auto cut = world.request(UpdateKind::kTruncate, kChunk, 2, 0, "");
+  cut.length = 64 * kKiB;
+  cut.commit = cut.lost = true;
+  auto made = world.stage(std::move(cut));
+  ASSERT_OK(made.status());
+  EXPECT_EQ(made->checksum, first->checksum);
+  EXPECT_TRUE(world.get(kChunk)->damaged);
+  EXPECT_TRUE(string_of(world.read(kChunk, 0, 16384)->data) == data.substr(0, 16384));
+  EXPECT_FALSE(world.read(kChunk, 16384, 8192).ok());
+  EXPECT_OK(world.audit());
+}
+
 TEST(EngineFailure, UnreadableBlockIsNoDeadDisk) {
   disk::SimMedium medium(5);
   EngineWorld world(&medium);

@@ -50,7 +50,7 @@ TEST(Status, NamesEqualTheProtocol) {
     ++compared;
     EXPECT_EQ(code_name(code), proto::StatusCode_Name(static_cast<proto::StatusCode>(code)));
   }
-  EXPECT_EQ(compared, 18);
+  EXPECT_EQ(compared, 19);
   EXPECT_EQ(code_name(4711), "status 4711");
   EXPECT_EQ(code_name(4000), "status 4000");
   EXPECT_EQ(code_name(ENOENT), "ENOENT");

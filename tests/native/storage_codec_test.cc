@@ -133,6 +133,27 @@ TEST(StorageCodec, ForwardRoundTrip) {
   EXPECT_EQ(command->piece_offset, 8u << 20);
 }
 
+TEST(StorageCodec, ADamagedChunkComesWithoutBytes) {
+  for (auto kind : {UpdateKind::kReplace, UpdateKind::kTruncate}) {
+    auto effect = forward_effect(kind, 9 << 20);
+    effect.lost = true;
+    auto body = encode_forward(effect, 1, 11, 0);
+    auto command = decode_forward(body, 0);
+    ASSERT_TRUE(command.ok()) << command.status().to_string();
+    EXPECT_TRUE(command->event.lost);
+    EXPECT_EQ(command->event.length, 9u << 20);
+    EXPECT_FALSE(decode_forward(body, 1).ok());
+  }
+  for (auto kind : {UpdateKind::kWrite, UpdateKind::kRemove}) {
+    auto effect = forward_effect(kind, 4096);
+    effect.lost = true;
+    EXPECT_FALSE(decode_forward(encode_forward(effect, 1, 11, 0), 0).ok());
+  }
+  auto nothing = forward_effect(UpdateKind::kReplace, 0);
+  nothing.lost = true;
+  EXPECT_FALSE(decode_forward(encode_forward(nothing, 1, 11, 0), 0).ok());
+}
+
 TEST(StorageCodec, ForwardPayloadMustBeWhatTheFieldsSay) {
   auto write = encode_forward(forward_effect(UpdateKind::kWrite, 4096), 1, 11, 0);
   EXPECT_TRUE(decode_forward(write, 4096).ok());

@@ -9,7 +9,7 @@ from fs3.mgmtd.state import ClusterState
 from fs3.mgmtd.transitions import Public
 from fs3.types import ChainId
 from tests.sim import messages
-from tests.sim.disk import EIO, REMOVE, TRUNCATE, WRITE, Identity
+from tests.sim.disk import REMOVE, TRUNCATE, WRITE, Identity
 from tests.sim.ledger import CELL, CELLS, Operation, Violation
 from tests.sim.loop import MS
 from tests.sim.network import Endpoint, Reply
@@ -186,7 +186,7 @@ class _Attempts:
             self.client.after(self.client.loop.random.randrange(5 * MS, 100 * MS), self.go)
         elif operation.kind == "read" and (code < 4096 or code == Status.CHECKSUM_MISMATCH):
             self.client.after(20 * MS, self.go)  # a failing disk: another replica
-        elif code in (ENOSPC, EIO, Status.CAPABILITY_DENIED):  # EIO: the only copy is damaged
+        elif code in (ENOSPC, Status.DAMAGED, Status.CAPABILITY_DENIED):
             # Told to the application; the update may be under way from an earlier attempt.
             self.client.ended(operation, self.channel)
         else:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from fs3.kv.api import transact
 from fs3.mgmtd import bootstrap
 from fs3.mgmtd.chains import Move
-from fs3.mgmtd.state import ClusterState
+from fs3.mgmtd.state import ChainRecord, ClusterState
 from fs3.mgmtd.store import read_all
 from fs3.mgmtd.transitions import Public
 from tests.sim.bugs import Bugs
@@ -216,11 +216,20 @@ class World:
                 if target is None or target.replica.chain_version != chain.version:
                     return f"target {member.id} does not know chain version {chain.version}"
                 statistics = target.replica.statistics()
-                damaged = statistics["damaged"] and len(chain.targets) > 1
+                damaged = statistics["damaged"] > self._lost(chain)
                 if statistics["pending"] or statistics["queued"] or damaged:
                     return f"target {member.id} has work in progress: {statistics}"
         busy = [client.name for client in self.clients if client.busy]
         return f"operations of {busy} have not ended" if busy else ""
+
+    def _lost(self, chain: ChainRecord) -> int:
+        """Chunks of which no replica has sound bytes."""
+        disks = [self.disk(target.id) for target in chain.targets]
+        return sum(
+            all(disk.is_damaged(key, disk.chunk(key).committed) for disk in disks)
+            for key, chunk in disks[0].chunks()
+            if chunk.committed is not None
+        )
 
     def _check(self) -> Tips:
         tips: Tips = {}

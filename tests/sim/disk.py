@@ -140,13 +140,19 @@ class Disk:
         data: bytes,
         identity: Identity,
         commit: bool,
+        lost: bool,
         outcome: Callable[[int, Version], None],
     ) -> None:
-        self._damaged.discard((key, position))  # the bytes are new
+        """`lost`: a replacement whose bytes are not there, a cut that changes nothing."""
         made = Version(position, self.content(key, kind, offset, length, data), kind, identity)
         base = self.chunk(key).committed
-        partial = kind in (WRITE, TRUNCATE) and base is not None
-        damaged = partial and base is not None and (key, base.position) in self._damaged
+        damaged = base is not None and (key, base.position) in self._damaged
+        if lost and (kind == REPLACE or damaged):
+            self._damaged.add((key, position))
+        else:
+            self._damaged.discard((key, position))  # the bytes are new
+        keeps = base is not None and not lost and _keeps_bytes(kind, offset, length, base.data)
+        damaged = damaged and keeps
 
         def change(state: _State) -> None:
             if commit:
@@ -261,10 +267,6 @@ class Disk:
     def is_damaged(self, key: ChunkKey, version: Version | None) -> bool:
         return version is not None and (key, version.position) in self._damaged
 
-    def repair(self) -> None:
-        """What a scrub against another replica does."""
-        self._damaged.clear()
-
     def image(self) -> _State:
         """What is durable now."""
         return self._durable.copy()
@@ -342,6 +344,13 @@ class Disk:
             self._landed["disk stall"] += 1
             return self._loop.random.randrange(self.faults.stall_ns)
         return self._loop.random.randrange(50_000, 3 * MS) * self.slowness
+
+
+def _keeps_bytes(kind: int, offset: int, length: int, old: bytes) -> bool:
+    """Of the version before."""
+    if kind == WRITE:
+        return offset > 0 or length < len(old)
+    return kind == TRUNCATE and length > 0
 
 
 def _commit(state: _State, key: ChunkKey, made: Version) -> None:

@@ -58,7 +58,6 @@ class Nemesis:
             disk.faults = DiskFaults()
             disk.capacity_bytes, disk.slowness = None, 1
             disk.fail_once.clear()
-            disk.repair()
         for node in world.nodes.values():
             node.strange = None
             if node.disk_failed():

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 
 from tests.sim.disk import ChunkKey, Identity, Position
 
-__all__ = ["CELL", "CELLS", "Entry", "Ledger", "Operation", "Violation"]
+__all__ = ["CELL", "CELLS", "NOTHING", "Entry", "Ledger", "Operation", "Violation"]
 
+NOTHING: Identity = (bytes(16), 0, 0)  # of a version that changes nothing
 NEVER = 1 << 62
 CELL, CELLS = 8, 6  # bytes; cells of a chunk: each write fills some with its number
 
@@ -105,6 +106,15 @@ class Ledger:
         """The head gave the update up before any other replica was told of it."""
         for position in self.positions.pop(identity, []):
             del self.entries[chunk, position]
+
+    def voided(self, chunk: ChunkKey, position: Position, content: bytes, parent: Position) -> None:
+        """The head gave up the update at `position`, which nobody could stage; a version that
+        changes nothing has its place."""
+        given_up = self.entries.pop((chunk, position), None)
+        if given_up is not None and given_up.identity != NOTHING:
+            known = self.positions.get(given_up.identity, [])
+            self.positions[given_up.identity] = [p for p in known if p != position]
+        self.entries[chunk, position] = Entry(content, parent, NOTHING)
 
     def held(self, chunk: ChunkKey, position: Position, content: bytes | None, who: str) -> None:
         """A replica holds this content under this name."""

@@ -60,7 +60,8 @@ class Forwarded:
     update_chain: int
     identity: Identity
     resync: bool
-    data: bytes
+    lost: bool
+    data: bytes  # of what is lost for the checks only
 
 
 @dataclass(frozen=True, slots=True)

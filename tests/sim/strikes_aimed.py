@@ -129,6 +129,21 @@ def neighbours(n: Nemesis) -> None:
     _cut(n, both, n.random.randrange(n.plan.lease_ns, 4 * n.plan.lease_ns))
 
 
+def rot(n: Nemesis) -> None:
+    """A chunk rots in every replica that has it, or in all but one."""
+    chain = n.random.choice(list(n.world.state.chains.values()))
+    disks = [n.world.disk(target.id) for target in chain.targets]
+    keys = [key for key, chunk in disks[0].chunks() if chunk.committed is not None]
+    if not keys:
+        return
+    key = n.random.choice(keys)
+    spared = n.random.choice((*disks, None))
+    n.landed["rot" if spared else "rot everywhere"] += 1
+    for disk in disks:
+        if disk is not spared:
+            disk.damage(key)
+
+
 def _hide(
     n: Nemesis,
     node: StorageNode | None,
@@ -171,5 +186,6 @@ AIMED: dict[str, Callable[[Nemesis], None]] = {
         late_exit,
         last_disk_away,
         neighbours,
+        rot,
     )
 }

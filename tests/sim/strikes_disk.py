@@ -14,7 +14,7 @@ from fs3.types import ChainId, ChainVersion, TargetId
 from tests.sim.loop import MS, S
 
 if TYPE_CHECKING:
-    from tests.sim.disk import Disk
+    from tests.sim.disk import Chunk, ChunkKey, Disk
     from tests.sim.faults import Nemesis
     from tests.sim.node import StorageNode
 
@@ -87,24 +87,29 @@ def slow_disk(n: Nemesis) -> None:
 
 
 def bit_flip(n: Nemesis) -> None:
-    """Bytes rot where they lie, or were never written though the device said so. One replica of a
-    chunk at a time; the scrub repairs it after a while."""
+    """Bytes rot where they lie, or were never written though the device said so. The promise needs
+    a sound copy: another target that serves has one."""
     found = _some_disk(n)
     if found is None:
         return
-    node, _, disk = found
-    keys = [key for key, chunk in disk.chunks() if chunk.committed is not None]
-    if not keys or any(other.damaged() for other in n.disks()):
-        return
-    if disk.damage(n.random.choice(keys)):
+    _, target, disk = found
+    keys = [key for key, chunk in disk.chunks() if _sound_elsewhere(n, target, key, chunk)]
+    if keys and disk.damage(n.random.choice(keys)):
         n.landed["bit flip"] += 1
 
-    def repair() -> None:
-        disk.repair()
-        if node.disk_failed():
-            n.crash(node, False, 100 * MS, "disk restarted")
 
-    n.later(n.random.randrange(S, 4 * S), repair)
+def _sound_elsewhere(n: Nemesis, target: int, key: ChunkKey, chunk: Chunk) -> bool:
+    if chunk.committed is None:
+        return False
+    chain = n.world.state.chains[ChainId(n.world.placed[target][1])]
+    for other in chain.targets:
+        disk = n.world.disk(other.id)
+        held = disk.chunk(key).committed
+        same = held is not None and held.position == chunk.committed.position
+        serves = other.id != target and other.public is Public.SERVING
+        if serves and same and not disk.is_damaged(key, held):
+            return True
+    return False
 
 
 def old_disk(n: Nemesis) -> None:
@@ -144,6 +149,7 @@ def _while_out(
     public = next(t.public for t in chain.targets if t.id == target)
     others = {t.id for t in chain.targets if t.id != target}
     whole = public not in (Public.SERVING, Public.LASTSRV) and not others & n.world.replaced
+    whole = whole and not any(n.world.disk(other).damaged() for other in others)
     if whole and not chain.forming:
         n.world.replaced.add(target)
         n.landed[kind] += 1

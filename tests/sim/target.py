@@ -16,7 +16,7 @@ from fs3.errors import Status
 from fs3.mgmtd.state import ChainRecord
 from fs3.mgmtd.transitions import Public
 from tests.sim import messages
-from tests.sim.disk import EIO, Chunk, ChunkKey, Disk, Position, Version, checksum
+from tests.sim.disk import EIO, REPLACE, Chunk, ChunkKey, Disk, Position, Version, checksum
 from tests.sim.ledger import Violation
 from tests.sim.loop import MS, S
 from tests.sim.network import Reply
@@ -163,9 +163,11 @@ class Target:
 
     def _note_damage(self, chunk: ChunkKey) -> None:
         """What the disk holds of the chunk could not be read."""
-        committed = self.disk.chunk(chunk).committed
-        if committed is not None and self.disk.is_damaged(chunk, committed):
-            self.feed(craq.Damaged(chunk, committed.position[1], False))
+        held = self.disk.chunk(chunk)
+        if held.committed is not None and self.disk.is_damaged(chunk, held.committed):
+            self.feed(craq.Damaged(chunk, held.committed.position[1], False))
+        if held.pending is not None and self.disk.is_damaged(chunk, held.pending):
+            self.feed(craq.Damaged(chunk, held.pending.position[1], True))
 
     def forwarded(self, request: messages.Forwarded, reply: Reply) -> None:
         request = self.node.world.bugs.arriving(self, request)
@@ -186,6 +188,7 @@ class Target:
                 update_chain=request.update_chain,
                 identity=request.identity,
                 resync=request.resync,
+                lost=request.lost,
             )
             self._at("write.data_pulled", lambda: self.feed(event))
 
@@ -250,6 +253,9 @@ class Target:
         if e.op in self._fetched:
             open_, data = None, self._fetched[e.op]
             self.node.world.landed["repair"] += 1
+        elif e.lost and e.op not in self._open:
+            open_, data = None, self.books.given_up(e, position)
+            self.staging[e.chunk] = position
         else:
             open_, data = self._open[e.op].request, self._open[e.op].data
             self.staging[e.chunk] = position
@@ -273,7 +279,16 @@ class Target:
 
         def stage() -> None:
             self.disk.stage(
-                e.chunk, e.kind, position, e.offset, e.length, data, e.identity, e.commit, staged
+                e.chunk,
+                e.kind,
+                position,
+                e.offset,
+                e.length,
+                data,
+                e.identity,
+                e.commit,
+                e.lost,
+                staged,
             )
             self._at("write.pending_staged", _nothing, lambda: self.disk.fail_once.add("write"))
 
@@ -332,6 +347,12 @@ class Target:
         if e.bytes == OF_OP and e.source not in self._open:  # it was held up for too long
             self.feed(craq.ForwardDone(e.op, Status.TIMED_OUT))
             return
+        if e.lost and e.kind == REPLACE:
+            held = self.disk.chunk(e.chunk)
+            versions = [v for v in (held.committed, held.pending) if v is not None]
+            position = e.update_chain, e.version
+            self._send(e, next((v.data for v in versions if v.position == position), b""))
+            return
         if e.bytes in (OF_OP, NONE):
             self._send(e, self._open[e.source].data if e.bytes == OF_OP else b"")
             return
@@ -365,6 +386,7 @@ class Target:
             update_chain=e.update_chain,
             identity=e.identity,
             resync=e.resync,
+            lost=e.lost,
             data=data,
         )
         request = self.node.world.bugs.leaving(self, request)
@@ -456,7 +478,7 @@ class Target:
         request = open_.request
         if e.code == Status.CHECKSUM_MISMATCH and not isinstance(request, READS):
             raise Violation("I5", f"target {self.id}: {e.detail}")
-        if e.code == EIO and isinstance(request, messages.UpdateRequest):
+        if e.code == Status.DAMAGED and isinstance(request, messages.UpdateRequest):
             self.node.world.ledger.unmade(request.chunk, request.identity)
         if e.code != 0:
             open_.reply(e.code, e.detail)

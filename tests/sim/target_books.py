@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from tests.sim import messages
-from tests.sim.disk import REMOVE, ChunkKey, Position, Version
+from tests.sim.disk import REMOVE, REPLACE, ChunkKey, Position, Version
 from tests.sim.ledger import Violation
 
 if TYPE_CHECKING:
@@ -28,6 +28,20 @@ class Books:
         if e.kind == REMOVE:
             content = None
         self._target.node.world.ledger.made(e.chunk, position, parent, content, e.identity)
+
+    def given_up(self, e: Any, position: Position) -> bytes:
+        """An update that this replica was told of and cannot make. Either it is the head, and a
+        version that changes nothing takes its place; or its successor has made it, and what is kept
+        here is that its bytes are damaged: those that they were, for the checks only."""
+        world = self._target.node.world
+        if e.kind == REPLACE:
+            world.landed["update lost"] += 1
+            return world.ledger.entries[e.chunk, position].content or b""
+        base = self._target.disk.chunk(e.chunk).committed
+        assert base is not None
+        world.ledger.voided(e.chunk, position, base.data, base.position)
+        world.landed["update made void"] += 1
+        return b""
 
     def note_held(self, chunk: ChunkKey, made: Version, code: int) -> None:
         if code == 0 and made.position != (0, 0):

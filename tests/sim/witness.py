@@ -15,7 +15,7 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.sim.ledger import Operation, Violation
+from tests.sim.ledger import NOTHING, Operation, Violation
 
 __all__ = ["Applied", "Place", "check"]
 
@@ -41,7 +41,7 @@ class Place:
 def check(operations: Sequence[Operation], history: Sequence[Applied]) -> None:
     """Raises Violation. All operations of one chunk; the whole history of its content."""
     index_of = {step.position: i for i, step in enumerate(history)}
-    place_of = {step.identity: i for i, step in enumerate(history)}
+    place_of = {step.identity: i for i, step in enumerate(history) if step.identity != NOTHING}
     _check_order(history)
     _check_once(history)
     _check_replay(operations, history)
@@ -72,6 +72,8 @@ def _check_order(history: Sequence[Applied]) -> None:
 def _check_once(history: Sequence[Applied]) -> None:
     seen: dict[Identity, Position] = {}
     for step in history:
+        if step.identity == NOTHING:
+            continue
         if step.identity in seen:
             raise Violation(
                 "I10",
@@ -84,6 +86,10 @@ def _check_replay(operations: Sequence[Operation], history: Sequence[Applied]) -
     asked = {o.identity: o for o in operations if o.identity is not None}
     content = b""
     for step in history:
+        if step.identity == NOTHING:
+            if content != step.content:
+                raise Violation("I4", f"{step.position} is void, and changes the bytes")
+            continue
         operation = asked.get(step.identity)
         if operation is None:
             raise Violation("I4", f"{step.position} was made by an update that nobody asked for")

@@ -28,7 +28,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     **dict.fromkeys(LIBRARIES, RUNTIME),
     **dict.fromkeys(SERVICES, RUNTIME | LIBRARIES),
     **dict.fromkeys(FRONTS, RUNTIME | LIBRARIES | SERVICES | FRONTS),
-    "": {"client"},  # fs3/__init__.py: the public names, nothing else
+    "ring": set(),
+    "usrbio": set(),  # 3FS's modules
+    "": {"client", "ring"},  # fs3/__init__.py: the public names, nothing else
 }
 
 # ---- calls that logic may not make, and what to use instead.
@@ -66,7 +68,8 @@ BELOW: dict[str, set[str]] = {
     "net": {"base", "disk", "wire", "auth"},
 }
 BELOW["storage"] = BELOW["client"] = set(BELOW)
-BELOW["fuse"] = BELOW["usrbio"] = {*BELOW["storage"], "client"}
+BELOW["usrbio"] = {"base"}
+BELOW["fuse"] = {*BELOW["storage"], "client", "usrbio"}
 BELOW["python"] = set(BELOW)
 WITHOUT_MESSAGES = {"base", "disk", "auth", "engine", "craq"}  # know nothing of protobuf
 

@@ -499,4 +499,4 @@ def test_the_schedules_find_a_broken_rule(broken, monkeypatch):
 
         monkeypatch.setattr(Schedule, "on_recalls", from_arrival)
     with pytest.raises(AssertionError):
-        run(range(200))
+        run(range(600))

@@ -1,0 +1,1 @@
+"""3FS's package of this name."""
