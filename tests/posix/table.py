@@ -75,7 +75,16 @@ def _cases(call: str, number: int, row: tuple[str | Differs, ...]) -> list[Case]
     effects = rest[0] if rest else ""
     return [
         Case(
-            call, number, one, _of(one, setup), _of(one, action), result, _of(one, effects), differs
+            call,
+            number,
+            one,
+            _of(one, setup),
+            _of(one, action),
+            result,
+            _of(one, effects),
+            tuple(
+                dataclasses.replace(differ, effects=_of(one, differ.effects)) for differ in differs
+            ),
         )
         for one in PEOPLE.get(who, who).split()
     ]
