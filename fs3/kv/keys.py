@@ -234,6 +234,8 @@ def intent(inode_number: int) -> bytes:
 
 def appends(inode_number: int) -> bytes:
     return _PREFIX_INODE.pack(APPENDS, inode_number)
+
+
 def lock(inode_number: int) -> bytes:
     return _PREFIX_INODE.pack(LOCK, inode_number)
 

@@ -310,6 +310,7 @@ class _Checker:
     def _load_appends(self, key: bytes, record: bytes) -> None:
         appends.decode(keys.inode_of(key), record)
         self._appended.append(keys.inode_of(key))
+
     def _load_lock(self, key: bytes, record: bytes) -> None:
         if len(key) == LOCK_KEY_BYTES:
             locks.decode_header(keys.inode_of(key), record)
@@ -535,6 +536,7 @@ class _Checker:
             if inode is None or inode.type != FILE:
                 mend = Mend("drop_appends", number, key=keys.appends(number))
                 self._find("append_inode", f"appends of inode {number}, which is no file", mend)
+
     def _check_locks(self) -> None:
         present = {
             (owner.client, number)
