@@ -91,6 +91,7 @@ def levels() -> list[Level]:
             "simulated schedules with faults, single faults, planted bugs",
             [
                 [*SIMULATION, "--seeds", "300"],
+                [*SIMULATION, "--engine", "--seeds", "40"],
                 [*META_SIMULATION, "--seeds", "60"],
                 [sys.executable, "-m", "tests.sim.singles"],
                 [*PROVE],
@@ -122,6 +123,7 @@ def deep_levels() -> list[Level]:
             f"{DEEP_SEEDS:,} simulated schedules; every planted bug from seed 1",
             [
                 [*SIMULATION, "--seeds", str(DEEP_SEEDS)],
+                [*SIMULATION, "--engine", "--seeds", str(DEEP_SEEDS // 5)],
                 [*META_SIMULATION, "--seeds", str(DEEP_SEEDS // 5)],
                 [*PROVE, "--deep"],
             ],

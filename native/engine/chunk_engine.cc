@@ -40,7 +40,8 @@ ChunkEngine::ChunkEngine(Reactor& reactor, Options options, Surroundings surroun
       options_(std::move(options)),
       env_(surroundings.env),
       disk_(std::move(surroundings.disk)),
-      folder_(*this, surroundings.patches) {}
+      folder_(*this, surroundings.patches),
+      commits_(std::move(surroundings.commits)) {}
 
 ChunkEngine::~ChunkEngine() = default;
 

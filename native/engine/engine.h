@@ -9,7 +9,7 @@
 // (group commit).
 //
 // Thread safety: all calls on the reactor's thread; callbacks run there too. Data I/O is io_uring
-// on the reactor, commits are grouped on the engine's own commit thread. Durability: when stage()
+// on the reactor, commits are grouped on a thread of their own. Durability: when stage()
 // calls back with ok, the pending version survives power loss. When commit() calls back with ok, so
 // does the commit. A failed write or sync is final: `failed()` turns true and every later call
 // fails with EIO. Integrity: CRC32C per 4 KiB block of each version, kept with the metadata; read()
