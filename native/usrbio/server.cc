@@ -121,9 +121,10 @@ RingServer::RingServer(std::vector<Reactor*> reactors, RingFiles& files, RingKee
     : files_(files),
       keeper_(keeper),
       shm_(::open(shm_directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)),
-      shm_prefix_(shm_directory + "/") {
-  FS3_CHECK(!reactors.empty());
-  for (Reactor* reactor : reactors) lanes_.push_back(std::make_unique<Lane>(*reactor));
+      shm_prefix_(shm_directory + "/"),
+      reactors_(std::move(reactors)) {
+  FS3_CHECK(!reactors_.empty());
+  for (Reactor* reactor : reactors_) lanes_.push_back(std::make_unique<Lane>(*reactor));
 }
 
 RingServer::~RingServer() {
@@ -208,7 +209,7 @@ Result<RingServer::Entry> RingServer::make_entry(const Name& name,
   size_t turn = next_lane_.fetch_add(1, std::memory_order_relaxed);
   Lane& lane = *lanes_[turn % lanes_.size()];
   auto made = ServedRing::create({*memory, descriptors[1], descriptors[2], name.owner.uid},
-                                 {lane.reactor, files_, iovs_, load_, lane.copies});
+                                 {lane.reactor, reactors_, files_, iovs_, load_, lane.copies});
   if (!made.ok()) return made.status();
   entry.ring = std::move(made).value();
   return entry;
