@@ -443,12 +443,15 @@ bool RingServer::pause(int64_t timeout_ns) {
 void RingServer::end(int error) {
   std::vector<std::shared_ptr<ServedRing>> all;
   std::map<uint32_t, std::shared_ptr<Watch>> watches;
+  std::vector<IovId> memory;
   {
     std::lock_guard lock(mutex_);
     ended_ = true;
     all = rings();
+    // The memory stays in the table until the rings have ended: what they take meanwhile is to end
+    // with the mount, not for want of memory.
     for (const auto& [name, entry] : entries_) {
-      if (entry.iov) iovs_.remove(*entry.iov);
+      if (entry.iov) memory.push_back(*entry.iov);
     }
     entries_.clear();
     numbers_.clear();
@@ -457,6 +460,7 @@ void RingServer::end(int error) {
   for (auto& ring : all) {
     ring->reactor().run_and_wait([&] { ring->end(error); });
   }
+  for (const IovId& id : memory) iovs_.remove(id);
   lanes_.front()->reactor.run_and_wait([&] {
     for (auto& [pid, watch] : watches) watch->stop();
   });
