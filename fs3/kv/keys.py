@@ -21,6 +21,7 @@ a distributed engine).
 | `TREE` | inode le8 | tree in removal: in whose name | meta/tree.py |
 | `TOMB` | epoch be8, inode le8 | a removed file that may still be written to | meta/tombstone.py |
 | `TRNC` | inode le8 | truncate in progress | meta/intent.py |
+| `APND` | inode le8 | end of what was reserved for appends | meta/appends.py |
 | `CTRI` | none | next inode id nobody has reserved, le8 | meta/allocator.py |
 | `FSYS` | none | when the file system was made, ns le8 | meta/bootstrap.py |
 | `LEAD` | none | which metadata service does the chores | kv/election.py |
@@ -62,6 +63,7 @@ QUOTA = b"QUOT"
 TREE = b"TREE"
 TOMBSTONE = b"TOMB"
 INTENT = b"TRNC"
+APPENDS = b"APND"
 ALLOCATOR = b"CTRI"
 FILE_SYSTEM = b"FSYS"
 LEADER = b"LEAD"
@@ -215,3 +217,7 @@ def tombstone_fields(key: bytes) -> tuple[int, int]:
 
 def intent(inode_number: int) -> bytes:
     return _PREFIX_INODE.pack(INTENT, inode_number)
+
+
+def appends(inode_number: int) -> bytes:
+    return _PREFIX_INODE.pack(APPENDS, inode_number)

@@ -11,7 +11,7 @@ from fs3.meta.inode import Inode, Layout
 from fs3.meta.layouts import LayoutPolicy
 from fs3.meta.leases import LeaseTable
 from fs3.meta.permission import Caller
-from fs3.meta.ports import SpacePort
+from fs3.meta.ports import Measure, SpacePort
 from fs3.meta.quota import Account
 from fs3.types import InodeId
 
@@ -32,7 +32,7 @@ class IntentPending(Wait):
 
 
 class LengthNeeded(Wait):
-    """... when storage has told where the data of `inode` ends."""
+    """... when storage has told what it holds of `inode`."""
 
     def __init__(self, inode: int, truncate_epoch: int, layout: Layout) -> None:
         super().__init__(inode)
@@ -64,7 +64,7 @@ class Context:
     client: bytes  # 16 bytes, or empty for a request that changes nothing
     umask: int
     now_ns: int
-    measured: dict[int, tuple[int, int]] = field(default_factory=dict)
+    measured: dict[int, tuple[int, Measure]] = field(default_factory=dict)  # with truncate_epoch
     # ---
     rights: int = 0  # the reply carries a capability with these
     session: bytes = b""
@@ -79,12 +79,13 @@ class Context:
         self.session = b""
         self._inodes_used = 0
 
-    def measured_length(self, inode: Inode) -> int:
-        """Where the data ends on storage, told after the newest truncate. Raises LengthNeeded."""
-        epoch, length = self.measured.get(inode.number, (-1, 0))
+    def measure(self, inode: Inode) -> Measure:
+        """What storage holds, told after the newest truncate and after this request came. Raises
+        LengthNeeded."""
+        epoch, measure = self.measured.get(inode.number, (-1, Measure(0, 0)))
         if epoch != inode.truncate_epoch:
             raise LengthNeeded(inode.number, inode.truncate_epoch, inode.layout)
-        return length
+        return measure
 
     def entry(self, inode: Inode) -> meta_pb2.Entry:
         """Attributes under a lease of the client."""

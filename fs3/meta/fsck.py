@@ -26,6 +26,7 @@ Each finding names its check; every check has a test that plants its damage
 | quota_limit | a limit of a tree belongs to a directory that is the top of one |
 | session_inode | a session leads to a regular file; its index row exists, and the other way round |
 | intent_inode | a truncate in progress leads to a regular file of the same truncate epoch |
+| append_inode | what was reserved for appends is at the end of a regular file |
 
 A finding that can be mended without a person carries the mend (repair.py); one without is for a
 person to decide.
@@ -40,6 +41,7 @@ from fs3.kv import keys
 from fs3.kv.api import KEY_END, KeyValueStore, Transaction
 from fs3.meta import (
     acl,
+    appends,
     dirent,
     garbage,
     idempotency,
@@ -155,6 +157,7 @@ class _Checker:
         self._session_index: set[tuple[bytes, int, bytes]] = set()
         self._tombstones: dict[int, bytes] = {}  # inode -> its row
         self._intents: list[intent.TruncateIntent] = []
+        self._appended: list[int] = []
 
     def run(self) -> list[Finding]:
         self._load()
@@ -171,6 +174,7 @@ class _Checker:
         self._check_xattrs()
         self._check_sessions()
         self._check_intents()
+        self._check_appends()
         return self._findings
 
     def counted(
@@ -207,6 +211,7 @@ class _Checker:
             keys.GENERATION: (4, lambda key, record: None),
             keys.GARBAGE_EPOCH: (4, lambda key, record: None),
             keys.LEADER: (4, lambda key, record: None),
+            keys.APPENDS: (12, self._load_appends),
             keys.ALLOCATOR: (4, self._load_allocator),
             keys.FILE_SYSTEM: (4, lambda key, record: None),
         }
@@ -285,6 +290,10 @@ class _Checker:
 
     def _load_intent(self, key: bytes, record: bytes) -> None:
         self._intents.append(intent.decode(keys.inode_of(key), record))
+
+    def _load_appends(self, key: bytes, record: bytes) -> None:
+        appends.decode(keys.inode_of(key), record)
+        self._appended.append(keys.inode_of(key))
 
     # -- checks --------------------------------------------------------------------------------
 
@@ -486,6 +495,13 @@ class _Checker:
                 gone = inode is None or inode.type != FILE
                 mend = Mend("drop_intent", wanted.inode, key=keys.intent(wanted.inode))
                 self._find("intent_inode", f"{wanted}, inode epoch {epoch}", mend if gone else None)
+
+    def _check_appends(self) -> None:
+        for number in self._appended:
+            inode = self._inodes.get(number)
+            if inode is None or inode.type != FILE:
+                mend = Mend("drop_appends", number, key=keys.appends(number))
+                self._find("append_inode", f"appends of inode {number}, which is no file", mend)
 
 
 def _ignore(value: object) -> None:

@@ -279,8 +279,10 @@ void Reactor::run() {
     std::lock_guard lock(impl_->mutex);
     impl_->running = true;
   }
-  // Linux keeps 15 characters of a thread's name.
-  pthread_setname_np(pthread_self(), impl_->name.substr(0, 15).c_str());
+  if (!impl_->stopping.load(std::memory_order_acquire)) {
+    // Linux keeps 15 characters of a thread's name.
+    pthread_setname_np(pthread_self(), impl_->name.substr(0, 15).c_str());
+  }
   epoll_event events[kEventsPerRound];
   while (!impl_->stopping.load(std::memory_order_acquire)) {
     int count = impl_->wait(events);
@@ -290,6 +292,7 @@ void Reactor::run() {
     impl_->run_deferred();
   }
   impl_->drain();
+  impl_->stopping.store(false, std::memory_order_release);
   Impl::current = nullptr;
 }
 

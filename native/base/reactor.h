@@ -36,9 +36,9 @@ class Reactor {
   static Result<std::unique_ptr<Reactor>> create(std::string name);
   ~Reactor();
 
-  // Runs until stop(). The calling thread becomes the reactor's thread, named `name`.
+  // Runs until stop(), may be called again. The calling thread becomes the reactor's, named `name`.
   void run();
-  // Ends run() after the current round. Posted functions still queued are run first.
+  // Ends run() after the current round, or the next run() at once. What is posted is run first.
   void stop();
   bool on_thread() const;
 

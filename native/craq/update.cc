@@ -76,6 +76,8 @@ void Replica::Impl::stage(const ChunkId& id, Update& update) {
 void Replica::Impl::try_forward(const ChunkId& id, Update& update) {
   const Peer& peer = *chain_.successor;
   if (peer.syncing && !(resync_ && resync_->open)) return;
+  // Until then a crash may bring back the update whose place it takes.
+  if (update.voided() && update.staged != Phase::kDone) return;
   const Record* record = chunks_.find(id);
   bool committed = update.committed == Phase::kDone;
   bool base_there = !peer.syncing || (record && record->level_in == chain_.version);

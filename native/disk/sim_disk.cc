@@ -80,6 +80,11 @@ Status SimMedium::touch(const std::string& what) {
   return check_power(what);
 }
 
+Status SimMedium::touch(SimFault::On on, const std::string& what) {
+  std::lock_guard lock(mutex_);
+  return check_fault(on, what);
+}
+
 Status SimMedium::check_power(const std::string& file) {
   if (on_ && calls_left_ != UINT64_MAX && calls_left_-- == 0) on_ = false;
   return on_ ? Status() : failure(EIO, file, "the power is off");
@@ -124,7 +129,15 @@ void SimMedium::clear_faults() {
 
 uint64_t SimMedium::faults_hit() const {
   std::lock_guard lock(mutex_);
-  return faults_hit_;
+  uint64_t all = 0;
+  for (const auto& [on, count] : faults_hit_) all += count;
+  return all;
+}
+
+uint64_t SimMedium::faults_hit(SimFault::On on) const {
+  std::lock_guard lock(mutex_);
+  auto found = faults_hit_.find(on);
+  return found == faults_hit_.end() ? 0 : found->second;
 }
 
 void SimMedium::set_capacity(uint64_t bytes) {
@@ -142,6 +155,34 @@ void SimMedium::corrupt(const std::string& file, uint64_t offset, uint64_t lengt
       place->second[at % kAlignment] ^= 1;
     }
   }
+}
+
+std::string SimMedium::peek(const std::string& file, uint64_t offset, uint64_t length) const {
+  std::lock_guard lock(mutex_);
+  std::string bytes(length, '\0');
+  const auto& pages = files_.at(file).now.pages;
+  for (uint64_t at = 0; at < length;) {
+    uint64_t inside = (offset + at) % kAlignment;
+    uint64_t count = std::min(kAlignment - inside, length - at);
+    auto page = pages.find((offset + at) / kAlignment);
+    if (page != pages.end()) std::memcpy(bytes.data() + at, page->second.data() + inside, count);
+    at += count;
+  }
+  return bytes;
+}
+
+void SimMedium::lie_about_sync() {
+  std::lock_guard lock(mutex_);
+  lies_ = true;
+}
+
+void SimMedium::copy_durable(const SimMedium& other) {
+  std::scoped_lock lock(mutex_, other.mutex_);
+  files_.clear();
+  for (const auto& [name, image] : other.files_) {
+    if (image.linked) files_[name] = Image{image.durable, image.durable, {}, true};
+  }
+  small_ = other.small_;
 }
 
 uint64_t SimMedium::allocated_bytes() const {
@@ -165,7 +206,7 @@ Status SimMedium::check_fault(SimFault::On on, const std::string& file) {
       continue;
     }
     --fault.count;
-    ++faults_hit_;
+    ++faults_hit_[on];
     return failure(static_cast<int>(fault.error), file, "injected failure");
   }
   return Status();
@@ -175,7 +216,8 @@ Status SimMedium::check_fault(SimFault::On on, const std::string& file) {
 
 class SimDisk final : public Disk {
  public:
-  SimDisk(Reactor& reactor, SimMedium& medium) : reactor_(reactor), medium_(medium) {}
+  SimDisk(Reactor& reactor, SimMedium& medium, Executor* calls)
+      : reactor_(reactor), medium_(medium), calls_(calls) {}
 
   Result<std::unique_ptr<File>> open(const std::string& name) override;
   Status sync_directory(const std::string& name) override;
@@ -185,7 +227,7 @@ class SimDisk final : public Disk {
   Result<DiskSpace> space() const override;
   DiskStatistics statistics() const override;
 
-  // Runs the function later, in a random order among those waiting.
+  // Runs the function later, in another order than it came.
   void later(Function<void()> function);
 
  private:
@@ -194,6 +236,7 @@ class SimDisk final : public Disk {
 
   Reactor& reactor_;
   SimMedium& medium_;
+  Executor* const calls_;  // null: the reactor
   DiskStatistics counters_;
   std::vector<Function<void()>> waiting_;
   std::shared_ptr<char> alive_ = std::make_shared<char>();
@@ -280,6 +323,7 @@ Status SimFile::datasync_now() {
   Status status = disk_.medium_.check_fault(SimFault::On::kSync, name_);
   if (!status.ok()) return status;
   ++disk_.counters_.syncs;
+  if (disk_.medium_.lies_) return Status();
   auto& file = image();
   for (const Change& change : file.unsynced) file.durable.apply(change);
   file.unsynced.clear();
@@ -322,6 +366,12 @@ Result<uint64_t> SimFile::size() const {
 }
 
 void SimDisk::later(Function<void()> function) {
+  if (calls_ != nullptr) {
+    auto call = [alive = std::weak_ptr<char>(alive_), function = std::move(function)]() mutable {
+      if (!alive.expired()) function();
+    };
+    return calls_->submit(std::move(call));
+  }
   waiting_.push_back(std::move(function));
   reactor_.post([this, alive = std::weak_ptr<char>(alive_)] {
     if (!alive.expired()) run_one();
@@ -386,13 +436,12 @@ Result<DiskSpace> SimDisk::space() const {
 DiskStatistics SimDisk::statistics() const {
   DiskStatistics result = counters_;
   result.method = "simulated";
-  std::lock_guard lock(medium_.mutex_);
-  result.errors = medium_.faults_hit_;
+  result.errors = medium_.faults_hit();
   return result;
 }
 
-std::unique_ptr<Disk> open_sim_disk(Reactor& reactor, SimMedium& medium) {
-  return std::make_unique<SimDisk>(reactor, medium);
+std::unique_ptr<Disk> open_sim_disk(Reactor& reactor, SimMedium& medium, Executor* calls) {
+  return std::make_unique<SimDisk>(reactor, medium, calls);
 }
 
 }  // namespace fs3::disk

@@ -17,6 +17,7 @@
 #include <string>
 #include <vector>
 
+#include "base/executor.h"
 #include "base/reactor.h"
 #include "base/status.h"
 #include "disk/disk.h"
@@ -44,17 +45,26 @@ class SimMedium {
   // The power goes off in place of the call after `calls` more of them.
   void power_off_after(uint64_t calls);
   bool is_on() const;
-  // Counts as a call that changes nothing: for what else shares the power supply.
+  // Counts as a call that changes nothing: for what else shares the power supply, and the faults.
   Status touch(const std::string& what);
+  Status touch(SimFault::On on, const std::string& what);
 
   void inject(SimFault fault);
   void clear_faults();
   // How many calls failed by a rule: a test that injects must see this rise.
   uint64_t faults_hit() const;
+  uint64_t faults_hit(SimFault::On on) const;
   void set_capacity(uint64_t bytes);
   // Flips one bit in each byte of the range, as rot does: durable and without notice.
   void corrupt(const std::string& file, uint64_t offset, uint64_t length);
   uint64_t allocated_bytes() const;
+  // What a read would find now; not a call. Zeros where the file has nothing.
+  std::string peek(const std::string& file, uint64_t offset, uint64_t length) const;
+  // A datasync from now on says ok and does nothing.
+  void lie_about_sync();
+  // Becomes what the other would be after power loss, of which nothing unsynced is left. REQUIRES:
+  // no Disk is open on this medium.
+  void copy_durable(const SimMedium& other);
 
  private:
   friend class SimFile;
@@ -92,14 +102,16 @@ class SimMedium {
   std::mt19937_64 random_;
   uint64_t capacity_bytes_;
   bool on_ = true;
+  bool lies_ = false;
   uint64_t calls_left_ = UINT64_MAX;
-  uint64_t faults_hit_ = 0;
+  std::map<SimFault::On, uint64_t> faults_hit_;
   std::vector<SimFault> faults_;
   std::map<std::string, Image> files_;
   std::map<std::string, std::string> small_;
 };
 
-// The medium must outlive the disk.
-std::unique_ptr<Disk> open_sim_disk(Reactor& reactor, SimMedium& medium);
+// The medium must outlive the disk. `calls`: where the calls of files happen, in any order; null:
+// on the reactor, in a random one. It must outlive the disk; what it runs later does nothing.
+std::unique_ptr<Disk> open_sim_disk(Reactor& reactor, SimMedium& medium, Executor* calls = nullptr);
 
 }  // namespace fs3::disk

@@ -69,6 +69,21 @@ Status ChunkEngine::audit_rows(uint64_t used_bytes) {
   return status;
 }
 
+std::vector<StoredPiece> ChunkEngine::stored_pieces(TargetId target, ChunkId id,
+                                                    bool pending) const {
+  std::vector<StoredPiece> pieces;
+  const Chunk* chunk = find({target, id});
+  VersionRef version = chunk == nullptr ? nullptr : pending ? chunk->pending : chunk->committed;
+  if (!version || !version->block) return pieces;
+  for (uint32_t i = 0; i < blocks_of(version->stored_length); ++i) {
+    if (any_touches(version->patches, i)) continue;
+    pieces.push_back({block_file_name(version->block->address().size_class),
+                      version->block->file_offset() + uint64_t{i} * kBlockBytes,
+                      covered(version->stored_length, i), (*version->checksums)[i]});
+  }
+  return pieces;
+}
+
 Status ChunkEngine::audit() {
   if (failed()) return failure();
   if (!active_.empty() || reads_running_ > 0) {

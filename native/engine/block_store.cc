@@ -18,11 +18,11 @@ uint64_t reserve_for(uint64_t total_bytes) {
   return std::min(wanted, total_bytes / 8);
 }
 
-std::string file_name(uint8_t size_class) {
+}  // namespace
+
+std::string block_file_name(uint8_t size_class) {
   return std::string(kDirectory) + "/" + std::to_string(class_bytes(size_class));
 }
-
-}  // namespace
 
 BlockStore::BlockStore(disk::Disk& disk, uint64_t capacity_bytes, Function<void(Status)> on_failure)
     : disk_(disk), capacity_bytes_(capacity_bytes), on_failure_(std::move(on_failure)) {}
@@ -34,7 +34,7 @@ Status BlockStore::open() {
   Status status = disk_.make_directory(kDirectory);
   if (!status.ok()) return status;
   for (uint8_t c = 0; c < kClasses; ++c) {
-    auto file = disk_.open(file_name(c));
+    auto file = disk_.open(block_file_name(c));
     if (!file.ok()) return file.status();
     files_[c] = std::move(*file);
     auto size = files_[c]->size();
@@ -48,7 +48,7 @@ Status BlockStore::check_inside(BlockAddress address) const {
   uint64_t end = (uint64_t{address.index} + 1) * class_bytes(address.size_class);
   if (end <= file_bytes_[address.size_class]) return Status();
   return Status(EBADMSG, "engine/open",
-                file_name(address.size_class) + " is " +
+                block_file_name(address.size_class) + " is " +
                     std::to_string(file_bytes_[address.size_class]) + " bytes long, but block " +
                     std::to_string(address.index) + " of it is in use");
 }

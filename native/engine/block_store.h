@@ -9,6 +9,7 @@
 
 #include <array>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "base/function.h"
@@ -17,6 +18,9 @@
 #include "engine/types.h"
 
 namespace fs3::engine {
+
+// Of a size class, in the disk's directory.
+std::string block_file_name(uint8_t size_class);
 
 class BlockStore {
  public:

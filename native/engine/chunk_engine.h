@@ -28,6 +28,15 @@ struct Surroundings {
   std::unique_ptr<disk::Disk> disk;
   rocksdb::Env* env = nullptr;  // null: the host's
   PatchLimits patches = {};
+  std::unique_ptr<Executor> commits = nullptr;  // null: a thread
+};
+
+// Of a version's bytes those in one block of 4 KiB, where they come from a block file.
+struct StoredPiece {
+  std::string file;
+  uint64_t offset = 0;
+  uint32_t size = 0;
+  uint32_t checksum = 0;
 };
 
 class ChunkEngine final : public Engine {
@@ -42,8 +51,7 @@ class ChunkEngine final : public Engine {
   std::optional<ChunkState> get(TargetId target, ChunkId chunk) const override;
   std::vector<ChunkState> list(TargetId target, std::optional<ChunkId> after,
                                size_t limit) const override;
-  std::optional<ChunkState> last_of_inode(TargetId target, uint64_t inode,
-                                          uint64_t* count) const override;
+  InodeChunks chunks_of_inode(TargetId target, uint64_t inode) const override;
   std::vector<DedupRow> dedup_rows(TargetId target) const override;
   void stage(StageRequest request, Function<void(Result<StageResult>)> done) override;
   void commit(TargetId target, ChunkId chunk, uint64_t version, bool synced,
@@ -59,6 +67,9 @@ class ChunkEngine final : public Engine {
   bool failed() const override { return committer_ == nullptr || committer_->failed(); }
   Statistics statistics() const override;
   Status audit() override;
+  // Where the bytes of the version lie: for tests that damage them, or look at them past the
+  // engine.
+  std::vector<StoredPiece> stored_pieces(TargetId target, ChunkId chunk, bool pending) const;
 
  private:
   friend class Staging;
@@ -121,6 +132,7 @@ class ChunkEngine final : public Engine {
   Statistics statistics_;
   bool releasing_ = false;  // a sync was asked for to free held blocks
   Folder folder_;
+  std::unique_ptr<Executor> commits_;  // until the committer has it
   std::unique_ptr<Committer> committer_;
   std::shared_ptr<char> alive_ = std::make_shared<char>();
 };

@@ -1,26 +1,15 @@
 #include "engine/committer.h"
 
-#include <pthread.h>
-
 #include <algorithm>
 #include <cerrno>
-
-#include "base/check.h"
+#include <utility>
 
 namespace fs3::engine {
 
-Committer::Committer(Reactor& reactor, MetaStore& meta)
-    : reactor_(reactor), meta_(meta), thread_([this] { work(); }) {}
+Committer::Committer(Reactor& reactor, MetaStore& meta, std::unique_ptr<Executor> executor)
+    : reactor_(reactor), meta_(meta), executor_(std::move(executor)) {}
 
-Committer::~Committer() {
-  {
-    std::lock_guard lock(mutex_);
-    stopping_ = true;
-    queue_.clear();
-  }
-  wake_.notify_one();
-  thread_.join();
-}
+Committer::~Committer() { executor_.reset(); }
 
 // Hands over once per round of the reactor, so that what one round gathered shares one wake-up.
 void Committer::submit(CommitItem item) {
@@ -30,12 +19,14 @@ void Committer::submit(CommitItem item) {
   auto flush = [this, alive = std::weak_ptr<char>(alive_)] {
     if (alive.expired()) return;
     flush_scheduled_ = false;
+    bool call;
     {
       std::lock_guard lock(mutex_);
       std::move(gathered_.begin(), gathered_.end(), std::back_inserter(queue_));
+      call = !std::exchange(called_, true);
     }
     gathered_.clear();
-    wake_.notify_one();
+    if (call) executor_->submit([this] { work(); });
   };
   if (reactor_.on_thread()) {
     reactor_.defer(std::move(flush));
@@ -44,22 +35,19 @@ void Committer::submit(CommitItem item) {
   }
 }
 
+// All that is queued by now.
 void Committer::work() {
-  pthread_setname_np(pthread_self(), "commit");
-  std::unique_lock lock(mutex_);
-  while (true) {
-    wake_.wait(lock, [this] { return stopping_ || !queue_.empty(); });
-    if (stopping_) return;
-    Batch batch = std::move(queue_);
-    queue_.clear();
-    lock.unlock();
-    Status status = write(batch);
-    reactor_.post(
-        [this, alive = std::weak_ptr<char>(alive_), status, batch = std::move(batch)]() mutable {
-          if (!alive.expired()) finish(std::move(batch), std::move(status));
-        });
-    lock.lock();
+  Batch batch;
+  {
+    std::lock_guard lock(mutex_);
+    called_ = false;
+    batch.swap(queue_);
   }
+  Status status = write(batch);
+  reactor_.post(
+      [this, alive = std::weak_ptr<char>(alive_), status, batch = std::move(batch)]() mutable {
+        if (!alive.expired()) finish(std::move(batch), std::move(status));
+      });
 }
 
 Status Committer::write(const Batch& batch) {
@@ -68,12 +56,12 @@ Status Committer::write(const Batch& batch) {
   std::vector<const std::vector<MetaChange>*> changes;
   bool sync = false;
   for (const CommitItem& item : batch) {
-    if (item.written != nullptr) files.push_back(item.written);
+    // Few: one per size class.
+    bool known = std::find(files.begin(), files.end(), item.written) != files.end();
+    if (item.written != nullptr && !known) files.push_back(item.written);
     changes.push_back(&item.changes);
     sync |= item.synced;
   }
-  std::sort(files.begin(), files.end());
-  files.erase(std::unique(files.begin(), files.end()), files.end());
   Status status;
   for (disk::File* file : files) {
     if (status.ok()) status = file->datasync_now();

@@ -1,6 +1,6 @@
-// Committer: the engine's commit thread. It gathers what many stages and commits want durable and
-// makes it so at once: one datasync per block file that was written, then one RocksDB batch with
-// one sync.
+// Committer: the batches of the engine's metadata, written on an executor. It gathers what many
+// stages and commits want durable and makes it so at once: one datasync per block file that was
+// written, then one RocksDB batch with one sync.
 //
 // The order inside a batch is the crash argument: data is durable before any metadata that names it
 // is written at all, so recovered metadata never points at bytes that did not arrive.
@@ -11,13 +11,11 @@
 // committer failed.
 #pragma once
 
-#include <condition_variable>
-#include <deque>
 #include <memory>
 #include <mutex>
-#include <thread>
 #include <vector>
 
+#include "base/executor.h"
 #include "base/function.h"
 #include "base/reactor.h"
 #include "base/status.h"
@@ -36,7 +34,8 @@ struct CommitItem {
 
 class Committer {
  public:
-  Committer(Reactor& reactor, MetaStore& meta);
+  // `executor`: where writes block.
+  Committer(Reactor& reactor, MetaStore& meta, std::unique_ptr<Executor> executor);
   // Ends what is being written, drops what is queued and callbacks not yet made.
   ~Committer();
 
@@ -65,13 +64,12 @@ class Committer {
   std::shared_ptr<char> alive_ = std::make_shared<char>();
   // Guarded by mutex_.
   std::mutex mutex_;
-  std::condition_variable wake_;
   Batch queue_;
-  bool stopping_ = false;
-  // Commit thread.
+  bool called_ = false;  // a work() that has not begun will find what is queued
+  // Executor.
   bool broken_ = false;
 
-  std::thread thread_;
+  std::unique_ptr<Executor> executor_;  // last: its job uses all of the above
 };
 
 }  // namespace fs3::engine

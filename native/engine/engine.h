@@ -9,7 +9,7 @@
 // (group commit).
 //
 // Thread safety: all calls on the reactor's thread; callbacks run there too. Data I/O is io_uring
-// on the reactor, commits are grouped on the engine's own commit thread. Durability: when stage()
+// on the reactor, commits are grouped on a thread of their own. Durability: when stage()
 // calls back with ok, the pending version survives power loss. When commit() calls back with ok, so
 // does the commit. A failed write or sync is final: `failed()` turns true and every later call
 // fails with EIO. Integrity: CRC32C per 4 KiB block of each version, kept with the metadata; read()
@@ -94,8 +94,8 @@ class Engine {
   virtual std::optional<ChunkState> get(TargetId target, ChunkId chunk) const = 0;
   virtual std::vector<ChunkState> list(TargetId target, std::optional<ChunkId> after,
                                        size_t limit) const = 0;
-  virtual std::optional<ChunkState> last_of_inode(TargetId target, uint64_t inode,
-                                                  uint64_t* count) const = 0;
+  // Committed chunks only.
+  virtual InodeChunks chunks_of_inode(TargetId target, uint64_t inode) const = 0;
   // Touched longest ago first; about kDedupRowsMax at most.
   virtual std::vector<DedupRow> dedup_rows(TargetId target) const = 0;
 

@@ -62,7 +62,8 @@ Status ChunkEngine::recover() {
   if (status.ok()) status = count_open();
   if (!status.ok()) return status;
   blocks_->finish_recovery();
-  committer_ = std::make_unique<Committer>(reactor_, *meta_);
+  if (!commits_) commits_ = start_executor("commit");
+  committer_ = std::make_unique<Committer>(reactor_, *meta_, std::move(commits_));
   for (const auto& [id, target] : targets_) {
     for (const auto& [chunk, versions] : target.chunks) folder_.committed({id, chunk});
   }

@@ -4,9 +4,10 @@
 //   FUSE request ── ops_*.cc: unpack, one reply ──> client::Client ──> metadata service, chains
 //
 // One handler per operation, grouped by noun: ops_entry.cc (names), ops_attr.cc (attributes),
-// ops_file.cc (open, close, sync), ops_data.cc (read, write), ops_dir.cc (listings), ops_xattr.cc
-// (extended attributes, ACLs), ops_ioctl.cc (chattr), ops_ioctl_3fs.cc (what 3FS's tools ask),
-// ops_virtual.cc (3fs-virt, which is in no cluster), ops_rings.cc (USRBIO).
+// ops_file.cc (open, close, sync), ops_data.cc (read, write), ops_space.cc (holes, copies),
+// ops_dir.cc (listings), ops_xattr.cc (extended attributes, ACLs), ops_ioctl.cc (chattr),
+// ops_ioctl_3fs.cc (what 3FS's tools ask), ops_virtual.cc (3fs-virt, which is in no cluster),
+// ops_rings.cc (USRBIO).
 //
 // Caching rules (README.md has the reasons):
 //  1. Names and attributes are believed by the kernel as long as the lease of the reply says, and
@@ -149,6 +150,7 @@ class ClusterFs : public Filesystem {
   void flush(RequestPtr request);
   void fsync(RequestPtr request);
   void fsyncdir(RequestPtr request);
+  void syncfs(RequestPtr request);
   void release(RequestPtr request);
   bool make_handle(const pb::OpenReply& reply, const std::string& raw, uint32_t flags,
                    fuse_open_out* out);
@@ -156,6 +158,16 @@ class ClusterFs : public Filesystem {
   void read(RequestPtr request);
   void write(RequestPtr request);
   void do_write(RequestPtr request, FilePtr file);
+  void append(RequestPtr request, FilePtr file);
+  void written_out(RequestPtr request, const FilePtr& file, size_t length);
+  // ---- ops_space.cc
+  void fallocate(RequestPtr request);
+  void do_fallocate(RequestPtr request, const FilePtr& file);
+  void lseek(RequestPtr request);
+  void do_lseek(RequestPtr request, const FilePtr& file);
+  void copy_file_range(RequestPtr request);
+  void do_copy(RequestPtr request, const FilePtr& from, const FilePtr& to);
+  void without_privileges(RequestPtr request, const FilePtr& file, Function<void(RequestPtr)> then);
   // ---- ops_dir.cc
   void opendir(RequestPtr request);
   void readdir(RequestPtr request);
@@ -187,9 +199,6 @@ class ClusterFs : public Filesystem {
   bool is_repeated(const Request& request) const;
   // What an open gave under the name of the process before is of no use here: opens once more.
   void open_again(RequestPtr request, uint64_t inode, uint32_t flags, Raw then);
-  // An append that may have been made already, by the process before: it goes where the kernel
-  // said, unless others have appended since.
-  bool is_repeated_append(const Request& request, const File& file) const;
   // Around a settlement of a file: for whoever takes the mount over. The second is called when it
   // succeeded, and returns what is owed to the caller for bytes that died with the process before.
   uint32_t written_before(const File& file) const;

@@ -96,6 +96,7 @@ class ClusterFs::RingPort final : public usrbio::RingFiles {
     Status refused;
     FilePtr file = named(name, O_RDONLY, &refused);
     if (file == nullptr) return done(std::move(refused));
+    if (file->appends_only) return done(Status(EPERM, "fuse/ring", "the file only grows"));
     auto write = [this, file, offset, data = std::move(data),
                   done = std::move(done)](Status status) mutable {
       if (!status.ok()) return done(std::move(status));

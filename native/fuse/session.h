@@ -93,6 +93,9 @@ class Session {
   // `done` when the kernel has done it.
   Status invalidate_data(uint64_t node, int64_t offset, int64_t length, Function<void()> done = {});
   Status invalidate_entry(uint64_t parent, std::string name);
+  // Makes the kernel send the dirty pages of the node as WRITE, and drop the others; `done` runs on
+  // the thread of the notifications when they have been answered. Not at all when the session ends.
+  Status flush_pages(uint64_t node, Function<void()> done);
   static constexpr size_t kNotificationsMax = 65'536;
 
   // For the readers: the kernel closed the connection.

@@ -9,7 +9,7 @@
 #include <fstream>
 #include <set>
 
-#include "crash_env.h"
+#include "engine/sim_env.h"
 #include "engine/superblock.h"
 #include "engine_harness.h"
 #include "engine_model.h"
@@ -124,7 +124,7 @@ class PowerLoss {
   }
 
   disk::SimMedium medium_;
-  CrashEnv env_;
+  engine::SimEnv env_;
   EngineWorld world_;
   UpdateMaker maker_;
   std::map<ChunkId, Expected> chunks_;
@@ -263,7 +263,7 @@ TEST(PowerLossTest, AppendAfterACutThatIsNotDurable) {
 TEST(PowerLossTest, InTheMiddleOfGroupCommits) {
   for (uint64_t seed = 1; seed <= 10; seed += kSparse) {
     disk::SimMedium medium(seed);
-    CrashEnv env(medium, seed);
+    engine::SimEnv env(medium, seed);
     EngineWorld world(&medium);
     world.set_env(&env);
     world.start();

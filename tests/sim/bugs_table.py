@@ -6,8 +6,10 @@ within 2,000.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from fs3.errors import OutcomeUnknown, RetryElsewhere, RetryLater
@@ -71,6 +73,25 @@ class CommitWithoutRow(Bugs):
 
     name = "commit-without-dedup-row"
     disk_quirks = frozenset({"no-dedup-row"})
+
+
+ON_ENGINE: Mapping[str, str] = MappingProxyType({"engine": "1"})
+
+
+class EngineLogNotSynced(Bugs):
+    """The engine answers before the log of its metadata is on the device."""
+
+    name = "engine-answers-before-the-log"
+    aim = ON_ENGINE
+    disk_quirks = frozenset({"sync-lies"})
+
+
+class EngineDataNotFlushed(Bugs):
+    """The engine's metadata names bytes that have not reached the device."""
+
+    name = "engine-names-bytes-not-flushed"
+    aim = ON_ENGINE
+    disk_quirks = frozenset({"data-sync-lies"})
 
 
 # ---- storage servers
@@ -473,6 +494,8 @@ PLANTED: dict[str, type[Bugs]] = {
         WriteErrorIgnored,
         ChecksumNotVerified,
         CommitWithoutRow,
+        EngineLogNotSynced,
+        EngineDataNotFlushed,
         LeaseBeforeRouting,
         LeaseFromReply,
         LeaseTooLong,

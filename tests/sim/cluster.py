@@ -20,6 +20,7 @@ from tests.sim.bugs import Bugs
 from tests.sim.checks import Judged, check_histories, check_replicas
 from tests.sim.client import Client
 from tests.sim.disk import ChunkKey, Disk, Position
+from tests.sim.engine_disk import Shape
 from tests.sim.faults import Nemesis
 from tests.sim.ledger import Ledger, Violation
 from tests.sim.loop import MS, Loop, Process, S, Stalled
@@ -53,6 +54,7 @@ class Outcome:
     landed: Counter[str]
     rows: frozenset[str]  # of the state table of mgmtd that were executed
     judged: Judged  # at the end
+    work: Counter[str]  # of the engines, when they are there
 
 
 class World:
@@ -60,6 +62,8 @@ class World:
 
     def __init__(self, plan: Plan, seed: int, bugs: Bugs, trace: Trace | None = None) -> None:
         self.plan = plan
+        self.seed = seed
+        self.engine = Shape.draw(seed) if plan.engine else None
         self.load = self.plan.load
         self.bugs = bugs
         self.judged = Judged()
@@ -235,6 +239,8 @@ class World:
         tips: Tips = {}
         for chain in self.state.chains.values():
             disks = [(f"target {t.id}", self.disk(t.id)) for t in chain.targets]
+            for _, disk in disks:
+                disk.verify()
             tips |= check_replicas(chain.id, disks)
         self.judged = check_histories(self.ledger, tips, self.chain_of)
         return tips
@@ -272,4 +278,5 @@ def run_plan(
         world.landed,
         frozenset(world.publications.rows),
         world.judged,
+        sum((world.disk(target).work for target in world.placed), Counter()),
     )

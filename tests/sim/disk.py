@@ -1,4 +1,5 @@
-"""The disk of one target, with the durability that native/engine promises and nothing more.
+"""The disk of one target as the servers of the simulation see it, with the durability that
+native/engine promises and nothing more.
 
 stage() that was answered survives power loss; so does commit(synced=True). commit(synced=False),
 discards and dedup rows become durable with the next sync, in order. What was under way at a crash
@@ -7,22 +8,23 @@ one begins with a sync of all that it finds.
 
 Bytes at rest carry a checksum that every read verifies: damaged ones (a flipped bit, a write that
 the device acknowledged and lost) are reported, never returned.
+
+There are two: a model of these promises (model_disk.py), and the engine itself on a simulated
+medium (engine_disk.py).
 """
 
 from __future__ import annotations
 
-import zlib
+from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
-from fs3.errors import Status
 from tests.sim.loop import MS, Process, S
 
-__all__ = ["EIO", "Chunk", "Disk", "DiskFaults", "Position", "Version", "checksum"]
+__all__ = ["EIO", "Chunk", "Disk", "DiskFaults", "Position", "Version"]
 
 EIO = 5
-RESERVE_BYTES = 2048  # kept free of client writes, for what is already on its way
 WRITE, TRUNCATE, REMOVE, REPLACE = 1, 2, 3, 4
 
 Position = tuple[int, int]
@@ -32,10 +34,6 @@ Identity = tuple[bytes, int, int]
 Row = tuple[Identity, ChunkKey, int, int, int]
 
 NOBODY = bytes(16)
-
-
-def checksum(data: bytes) -> int:
-    return zlib.crc32(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,74 +60,69 @@ class DiskFaults:
     stall_ns: int = 3 * S
 
 
-@dataclass(slots=True)
-class _State:
-    chunks: dict[ChunkKey, Chunk] = field(default_factory=dict)
-    rows: dict[tuple[bytes, int], Row] = field(default_factory=dict)
-    quirks: frozenset[str] = frozenset()  # planted bugs
-
-    def copy(self) -> _State:
-        return _State(dict(self.chunks), dict(self.rows), self.quirks)
-
-
-Change = Callable[[_State], None]
 EMPTY = Chunk()
 
 
-class Disk:
-    def __init__(
-        self, process: Process, landed: Counter[str], quirks: frozenset[str] = frozenset()
-    ) -> None:
+class Disk(ABC):
+    def __init__(self, process: Process, landed: Counter[str], quirks: frozenset[str]) -> None:
         self.faults = DiskFaults()
         self.failing = False
         self.fail_once: set[str] = set()  # read, write, sync: the next one fails
-        self.capacity_bytes: int | None = None  # None: endless
         self.slowness = 1  # every operation takes this many times longer
         self.away = False  # taken out, to be put back as it was
         self.present = True  # False: a blank disk in its place, the target was not made on it yet
         self.reported = 0  # reads that met damage
-        self.quirks = quirks
+        self.quirks = quirks  # planted bugs
+        self.work: Counter[str] = Counter()  # what an engine did, by kind
         self._process = process
         self._loop = process.loop
         self._landed = landed
-        self._seen = _State(quirks=quirks)
-        self._durable = _State(quirks=quirks)
-        self._journal: list[Change] = []
-        self._under_way: dict[int, Change] = {}
-        self._damaged: set[tuple[ChunkKey, Position]] = set()
         self._removed: dict[ChunkKey, Position] = {}  # for the checks: no disk keeps that
-        self._next = 0
 
     # ---- what is there
 
     def chunk(self, key: ChunkKey) -> Chunk:
-        found = self._seen.chunks.get(key, EMPTY)
+        found = self._found(key)
         if found.committed is None and key in self._removed:
             return Chunk(None, found.pending, self._removed[key])
         return found
 
     def chunks(self) -> list[tuple[ChunkKey, Chunk]]:
-        return [(key, self.chunk(key)) for key in sorted({*self._seen.chunks, *self._removed})]
+        return [(key, self.chunk(key)) for key in sorted({*self._keys(), *self._removed})]
 
-    def rows(self) -> list[Row]:
-        return list(self._seen.rows.values())
+    @abstractmethod
+    def _found(self, key: ChunkKey) -> Chunk:
+        """Without what the checks know of removals."""
 
-    def used_bytes(self) -> int:
-        return sum(
-            len(version.data)
-            for chunk in self._seen.chunks.values()
-            for version in (chunk.committed, chunk.pending)
-            if version is not None
-        )
+    @abstractmethod
+    def _keys(self) -> list[ChunkKey]: ...
 
+    @abstractmethod
+    def rows(self) -> list[Row]: ...
+
+    @abstractmethod
+    def used_bytes(self) -> int: ...
+
+    @abstractmethod
     def full(self) -> bool:
         """Down to the reserve: the server admits no more writes."""
-        if self.capacity_bytes is None:
-            return False
-        return self.used_bytes() + RESERVE_BYTES > self.capacity_bytes
+
+    @abstractmethod
+    def set_capacity(self, spare_bytes: int | None) -> None:
+        """Room for so much beyond what is there; None: endless."""
+
+    @abstractmethod
+    def checksum(self, data: bytes) -> int:
+        """As the disk computes it; equal on all disks of a world."""
+
+    @property
+    def failed(self) -> bool:
+        """It gave up after a failed write, in this life."""
+        return False
 
     # ---- operations: outcome(code)
 
+    @abstractmethod
     def stage(
         self,
         key: ChunkKey,
@@ -144,33 +137,6 @@ class Disk:
         outcome: Callable[[int, Version], None],
     ) -> None:
         """`lost`: a replacement whose bytes are not there, a cut that changes nothing."""
-        made = Version(position, self.content(key, kind, offset, length, data), kind, identity)
-        base = self.chunk(key).committed
-        damaged = base is not None and (key, base.position) in self._damaged
-        if lost and (kind == REPLACE or damaged):
-            self._damaged.add((key, position))
-        else:
-            self._damaged.discard((key, position))  # the bytes are new
-        keeps = base is not None and not lost and _keeps_bytes(kind, offset, length, base.data)
-        damaged = damaged and keeps
-
-        def change(state: _State) -> None:
-            if commit:
-                self._commit_in(state, key, made)
-            else:
-                before = state.chunks.get(key, EMPTY)
-                state.chunks[key] = Chunk(before.committed, made)
-
-        if damaged and "no-checksum" not in self.quirks:
-            # What is kept of the old version is verified before it is copied.
-            self.reported += 1
-            self._process.after(self._delay_ns(), lambda: outcome(Status.CHECKSUM_MISMATCH, made))
-            return
-        if commit and "answers-early" in self.quirks:
-            self._write(change, True, lambda code: None)
-            self._process.after(50_000, lambda: outcome(0, made))
-            return
-        self._write(change, True, lambda code: outcome(code, made))
 
     def content(self, key: ChunkKey, kind: int, offset: int, length: int, data: bytes) -> bytes:
         """Of the version that this update makes on top of the committed one."""
@@ -184,39 +150,22 @@ class Disk:
             return old[:length].ljust(length, b"\0")
         return old[:offset].ljust(offset, b"\0") + data + old[offset + length :]
 
+    @abstractmethod
     def commit(
         self, key: ChunkKey, version: int, synced: bool, outcome: Callable[[int], None]
+    ) -> None: ...
+
+    @abstractmethod
+    def discard(self, key: ChunkKey) -> None: ...
+
+    @abstractmethod
+    def put_rows(self, rows: list[Row], replace: bool) -> None: ...
+
+    @abstractmethod
+    def read(
+        self, key: ChunkKey, pending: bool, outcome: Callable[[int, Version | None, Chunk], None]
     ) -> None:
-        pending = self.chunk(key).pending
-        if pending is None or pending.position[1] != version:
-            raise AssertionError(f"commit of version {version} of {key}, pending is {pending}")
-        made = pending
-        self._write(lambda state: self._commit_in(state, key, made), synced, outcome)
-
-    def _commit_in(self, state: _State, key: ChunkKey, made: Version) -> None:
-        _commit(state, key, made)
-        # Resync removes under position (0, 0): the history of the chunk is the predecessor's.
-        if state is self._seen and made.kind == REMOVE and made.position != (0, 0):
-            self._removed[key] = made.position
-
-    def discard(self, key: ChunkKey) -> None:
-        if "keeps-discarded" in self.quirks:
-            return
-
-        def change(state: _State) -> None:
-            before = state.chunks.get(key, EMPTY)
-            state.chunks[key] = Chunk(before.committed)
-
-        self._apply(change, synced=False)
-
-    def put_rows(self, rows: list[Row], replace: bool) -> None:
-        def change(state: _State) -> None:
-            if replace:
-                state.rows = {}
-            for row in rows:
-                _put_row(state, row)
-
-        self._apply(change, synced=False)
+        """The version at some instant while the operation ran."""
 
     def note_removed(self, removed: dict[ChunkKey, Position]) -> None:
         """The predecessor's history of removals, for the checks; no operation of the real disk."""
@@ -229,147 +178,47 @@ class Disk:
             if self.chunk(key).committed is None
         }
 
-    def read(
-        self, key: ChunkKey, pending: bool, outcome: Callable[[int, Version | None, Chunk], None]
-    ) -> None:
-        """The version at some instant while the operation ran."""
-        early = self.chunk(key) if self._loop.random.random() < 0.5 else None
-
-        def finish() -> None:
-            chunk = early if early is not None else self.chunk(key)
-            version = chunk.pending if pending else chunk.committed
-            if "serves-pending" in self.quirks and chunk.pending is not None:
-                version = chunk.pending
-            code = EIO if self.failing or self._fails_now("read") else 0
-            if code == 0 and version is not None and (key, version.position) in self._damaged:
-                if "no-checksum" in self.quirks:
-                    version = replace(version, data=bytes(len(version.data)))
-                else:
-                    self.reported += 1
-                    code = Status.CHECKSUM_MISMATCH
-            outcome(code, version, chunk)
-
-        self._process.after(self._delay_ns(), finish)
-
     # ---- what happens to disks
 
+    @abstractmethod
     def damage(self, key: ChunkKey) -> bool:
         """The bytes of the committed version rot where they lie. False: there are none."""
-        committed = self.chunk(key).committed
-        if committed is None or not committed.data:
-            return False
-        self._damaged.add((key, committed.position))
-        return True
 
-    def damaged(self) -> bool:
-        return bool(self._damaged)
+    @abstractmethod
+    def damaged(self) -> bool: ...
 
+    @abstractmethod
     def is_damaged(self, key: ChunkKey, version: Version | None) -> bool:
-        return version is not None and (key, version.position) in self._damaged
+        """Whether it is so, known to the disk or not."""
 
-    def image(self) -> _State:
+    def found_damaged(self, key: ChunkKey, version: Version | None) -> bool:
+        """What the disk itself knows of it."""
+        return self.is_damaged(key, version)
+
+    @abstractmethod
+    def image(self) -> object:
         """What is durable now."""
-        return self._durable.copy()
 
-    def replace_with(self, image: _State | None) -> None:
+    @abstractmethod
+    def replace_with(self, image: object | None) -> None:
         """Another disk in its place: an older image of this one, or (None) a blank one. The
         process is dead."""
-        self.present = image is not None
-        self._durable = image if image is not None else _State(quirks=self.quirks)
-        self._seen = self._durable.copy()
-        self._journal = []
-        self._damaged.clear()
-        self._removed = {}
-
-    def _fails_now(self, kind: str) -> bool:
-        if kind not in self.fail_once:
-            return False
-        self.fail_once.discard(kind)
-        self._landed[f"eio once: {kind}"] += 1
-        return True
 
     # ---- beginnings and endings of a life
 
-    def open(self) -> None:
-        """Recovery syncs what it found, also what a killed process had left unsynced."""
-        for change in self._journal:
-            change(self._durable)
-        self._journal = []
+    @abstractmethod
+    def open(self) -> None: ...
 
+    @abstractmethod
     def crash(self, power_loss: bool) -> None:
         """The process is gone. What was under way lands or not."""
-        for change in self._under_way.values():
-            if self._loop.random.random() < 0.5:
-                self._apply(change, synced=True)
-        self._under_way = {}
-        if not power_loss:
-            return
-        kept = self._loop.random.randrange(len(self._journal) + 1)
-        if kept < len(self._journal):
-            self._landed["unsynced lost"] += 1
-        for change in self._journal[:kept]:
-            change(self._durable)
-        self._journal = []
-        self._seen = self._durable.copy()
 
-    def _write(self, change: Change, synced: bool, outcome: Callable[[int], None]) -> None:
-        self._next += 1
-        number = self._next
-        self._under_way[number] = change
-
-        def finish() -> None:
-            landing = self._under_way.pop(number)
-            if self.failing or self._fails_now("write") or (synced and self._fails_now("sync")):
-                self._landed["eio"] += 1
-                if self._loop.random.random() < 0.5:
-                    self._apply(landing, synced=False)
-                outcome(0 if "ignores-eio" in self.quirks else EIO)
-                return
-            self._apply(landing, synced and "sync-lies" not in self.quirks)
-            outcome(0)
-
-        self._process.after(self._delay_ns(), finish)
-
-    def _apply(self, change: Change, synced: bool) -> None:
-        change(self._seen)
-        self._journal.append(change)
-        if not synced:
-            return
-        for earlier in self._journal:
-            earlier(self._durable)
-        self._journal = []
+    @abstractmethod
+    def verify(self) -> None:
+        """At the end of a run: raises Violation when what is stored is not what should be."""
 
     def _delay_ns(self) -> int:
         if self.faults.stall and self._loop.random.random() < self.faults.stall:
             self._landed["disk stall"] += 1
             return self._loop.random.randrange(self.faults.stall_ns)
         return self._loop.random.randrange(50_000, 3 * MS) * self.slowness
-
-
-def _keeps_bytes(kind: int, offset: int, length: int, old: bytes) -> bool:
-    """Of the version before."""
-    if kind == WRITE:
-        return offset > 0 or length < len(old)
-    return kind == TRUNCATE and length > 0
-
-
-def _commit(state: _State, key: ChunkKey, made: Version) -> None:
-    if made.kind == REMOVE:
-        state.chunks.pop(key, None)
-    else:
-        state.chunks[key] = Chunk(committed=made)
-    if made.identity[0] != NOBODY and "no-dedup-row" not in state.quirks:
-        row = (made.identity, key, made.position[1], len(made.data), _row_checksum(made))
-        _put_row(state, row)
-
-
-def _row_checksum(made: Version) -> int:
-    return 0 if made.kind == REMOVE else checksum(made.data)
-
-
-def _put_row(state: _State, row: Row) -> None:
-    identity = row[0]
-    channel = identity[0], identity[1]
-    known = state.rows.get(channel)
-    if known is None or known[0][2] <= identity[2]:
-        state.rows[channel] = row

@@ -56,7 +56,8 @@ class Nemesis:
         world.store.down = False
         for disk in self.disks():
             disk.faults = DiskFaults()
-            disk.capacity_bytes, disk.slowness = None, 1
+            disk.set_capacity(None)
+            disk.slowness = 1
             disk.fail_once.clear()
         for node in world.nodes.values():
             node.strange = None

@@ -80,6 +80,8 @@ class Operation:
 class Ledger:
     entries: dict[tuple[ChunkKey, Position], Entry] = field(default_factory=dict)
     positions: dict[Identity, list[Position]] = field(default_factory=dict)
+    given_up: dict[tuple[ChunkKey, Position], Entry] = field(default_factory=dict)
+    void_held: set[tuple[ChunkKey, Position]] = field(default_factory=set)
     acknowledged: dict[ChunkKey, Position] = field(default_factory=dict)
     promised: set[tuple[ChunkKey, Position]] = field(default_factory=set)
     died_ns: dict[int, int] = field(default_factory=dict)  # chain -> when nobody served, last
@@ -112,9 +114,19 @@ class Ledger:
         changes nothing has its place."""
         given_up = self.entries.pop((chunk, position), None)
         if given_up is not None and given_up.identity != NOTHING:
+            self.given_up[chunk, position] = given_up
             known = self.positions.get(given_up.identity, [])
             self.positions[given_up.identity] = [p for p in known if p != position]
         self.entries[chunk, position] = Entry(content, parent, NOTHING)
+
+    def came_back(self, chunk: ChunkKey, position: Position, content: bytes) -> None:
+        """A disk still has the update that was given up: its head died before the void version
+        was durable, and then nobody else may have heard of that."""
+        given_up = self.given_up.pop((chunk, position), None)
+        here = given_up is not None and given_up.content == content
+        if given_up is not None and here and (chunk, position) not in self.void_held:
+            self.entries[chunk, position] = given_up
+            self.positions.setdefault(given_up.identity, []).append(position)
 
     def held(self, chunk: ChunkKey, position: Position, content: bytes | None, who: str) -> None:
         """A replica holds this content under this name."""
@@ -125,6 +137,8 @@ class Ledger:
             raise Violation(
                 "I5", f"{who}: {chunk} at {position} has other content than its head made"
             )
+        if entry.identity == NOTHING:
+            self.void_held.add((chunk, position))
 
     def acknowledge(self, chunk: ChunkKey, identity: Identity, version: int) -> None:
         """A server told a client that its update is done."""

@@ -25,7 +25,9 @@ from fs3.mgmtd.transitions import Public
 from fs3.types import ChainId, ChainVersion, NodeId, TargetId
 from tests.sim import messages
 from tests.sim.disk import Disk
+from tests.sim.engine_disk import EngineDisk
 from tests.sim.loop import MS
+from tests.sim.model_disk import ModelDisk
 from tests.sim.network import Endpoint, Reply
 from tests.sim.target import Target
 
@@ -52,9 +54,7 @@ class StorageNode(Endpoint):
         self._placed = placed
         self._silent_since_ns: dict[int, int] = {}  # neighbours
         self._ticked_ns = 0
-        self.disks = {
-            target: Disk(self, world.landed, world.bugs.disk_quirks) for target, _ in placed
-        }
+        self.disks = {target: self._disk(target) for target, _ in placed}
         self.targets: dict[int, Target] = {}
         self.wall_jump_ns = 0  # somebody set the clock of the machine
         self.strange: TargetReport | None = None  # a disk of another server was put in
@@ -66,6 +66,13 @@ class StorageNode(Endpoint):
         self._asking = False
         self._manager = 0  # which of the managers is asked
         self._offered: tuple[int, int] | None = None  # routing version to apply first, until
+
+    def _disk(self, target: int) -> Disk:
+        world = self.world
+        if world.engine is None:
+            return ModelDisk(self, world.landed, world.bugs.disk_quirks)
+        seed = f"disk {target} {world.seed}"
+        return EngineDisk(self, world.landed, world.bugs.disk_quirks, world.engine, seed)
 
     def clock_ns(self) -> int:
         """CLOCK_BOOTTIME of this machine: drifts, and knows no relation to other machines'."""
@@ -112,7 +119,8 @@ class StorageNode(Endpoint):
     def disk_failed(self) -> bool:
         """A failure is final for the process: it has to be started anew."""
         local = (target.replica.local for target in self.targets.values())
-        return any(disk.failing for disk in self.disks.values()) or LOCAL_OFFLINE in local
+        failed = any(disk.failing or disk.failed for disk in self.disks.values())
+        return failed or LOCAL_OFFLINE in local
 
     # ---- requests
 
@@ -318,7 +326,7 @@ class StorageNode(Endpoint):
     def _report(self, target: Target) -> TargetReport:
         return TargetReport(
             target=TargetId(target.id),
-            local=target.replica.local,
+            local=LOCAL_OFFLINE if target.disk.failed else target.replica.local,
             chain=ChainId(target.chain),
             chain_version=ChainVersion(target.replica.chain_version),
             used_bytes=target.disk.used_bytes(),

@@ -46,6 +46,7 @@ class Plan:
     drift: float
     strikes: dict[str, int] = field(default_factory=dict)  # kind -> mean interval, ns
     strikes_max: int = 1000  # then the nemesis rests
+    engine: bool = False  # the chunk engine itself under the servers, instead of its model
 
     @classmethod
     def draw(cls, seed: int) -> Plan:

@@ -82,6 +82,8 @@ class Publications:
             in_chain = member.public in (Public.SERVING, Public.SYNCING)
             if in_chain or target is None or target.replica.local != LOCAL_UPTODATE:
                 continue
+            if target.disk.failed:
+                continue
             left_ns = target.lease_until_ns - target.node.clock_ns()
             if left_ns > 0 and target.replica.state == int(Public.SERVING):
                 raise Violation(

@@ -4,6 +4,7 @@
     python -m tests.sim.run --seed 4711 --trace    one run again, with everything that happened
     python -m tests.sim.run --seed 4711 --shrink   the smallest run that still fails
     python -m tests.sim.run --seed 4711 --set clients=1 --set strikes=kill,pause
+    python -m tests.sim.run --engine --seeds 40    on the chunk engine itself
     python -m tests.sim.run --seed 4711 --bug NAME with a planted bug (tests/sim/bugs_table.py)
 
 Every 20th seed runs twice and must leave the same fingerprint. A run in which no fault landed at
@@ -33,6 +34,7 @@ from tests.sim.strikes import STRIKES
 __all__ = ["Run", "Summary", "known_runs", "main", "run_all"]
 
 KNOWN = pathlib.Path(__file__).parent / "seeds" / "failed.txt"
+ENGINE = {"engine": "1"}
 TWICE_EVERY = 20
 TELL_EVERY = 500
 SHRINK_MAX = 3  # failures of one call that are made smaller: each costs a hundred runs
@@ -58,6 +60,7 @@ class Summary:
     landed: Counter[str] = field(default_factory=Counter)
     drawn: Counter[str] = field(default_factory=Counter)
     rows: Counter[str] = field(default_factory=Counter)
+    work: Counter[str] = field(default_factory=Counter)
     failures: list[tuple[int, str]] = field(default_factory=list)
 
     def add(self, outcome: Outcome) -> None:
@@ -68,6 +71,7 @@ class Summary:
         self.judged.add(outcome.judged)
         self.landed.update(outcome.landed)
         self.rows.update(outcome.rows)
+        self.work.update(outcome.work)
 
 
 def known_runs() -> list[Run]:
@@ -98,8 +102,8 @@ def run_all(runs: Iterable[Run]) -> Summary:
         except Violation as violation:
             summary.failures.append((run.seed, str(violation)))
             _report(run, violation)
-            if len(summary.failures) <= SHRINK_MAX and not run.changes:
-                _report_smaller(run.seed, violation.rule)
+            if len(summary.failures) <= SHRINK_MAX and run.changes.keys() <= ENGINE.keys():
+                _report_smaller(run, violation.rule)
     return summary
 
 
@@ -109,11 +113,11 @@ def _report(run: Run, violation: Violation) -> None:
     print(f"     {violation}\n     {Plan.draw(run.seed).changed(run.changes)}", flush=True)
 
 
-def _report_smaller(seed: int, rule: str, bug: type[Bugs] = Bugs) -> None:
-    changes = shrink(seed, rule, bug)
+def _report_smaller(run: Run, rule: str, bug: type[Bugs] = Bugs) -> None:
+    changes = shrink(run.seed, rule, bug, begin=run.changes)
     settings = " ".join(f"{name}={value}" for name, value in changes.items())
-    print(f"     smaller: {command(seed, changes)}")
-    print(f"     for seeds/failed.txt: {seed} {settings}  # {rule}", flush=True)
+    print(f"     smaller: {command(run.seed, changes)}")
+    print(f"     for seeds/failed.txt: {run.seed} {settings}  # {rule}", flush=True)
 
 
 def _one(run: Run, bug: type[Bugs], trace: bool, smaller: bool) -> int:
@@ -123,7 +127,7 @@ def _one(run: Run, bug: type[Bugs], trace: bool, smaller: bool) -> int:
     except Violation as violation:
         _report(run, violation)
         if smaller:
-            _report_smaller(run.seed, violation.rule, bug)
+            _report_smaller(run, violation.rule, bug)
         return 1
     print(
         f"ok: {outcome.operations} operations ({outcome.updates} updates), {outcome.steps} steps, "
@@ -153,6 +157,8 @@ def _tell(summary: Summary, spent_s: float) -> None:
     print("drawn:  " + ", ".join(drawn))
     print("landed: " + _counts(summary.landed))
     print("rows of the target state table met: " + " ".join(sorted(summary.rows)))
+    if summary.work:
+        print(f"engines: {_counts(summary.work)}")
     judged = summary.judged
     print(f"black box: {judged.blind} histories judged, {judged.too_big} were beyond its bar")
     print(f"reads of unacknowledged updates that died with all replicas: {judged.forgotten_reads}")
@@ -163,6 +169,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--seed", type=int, help="run this one seed")
     parser.add_argument("--seeds", type=int, default=300, help="how many seeds (default 300)")
     parser.add_argument("--first", type=int, default=1, help="the first of them (default 1)")
+    parser.add_argument("--engine", action="store_true", help="on the chunk engine itself")
     parser.add_argument("--trace", action="store_true", help="print everything that happens")
     parser.add_argument("--shrink", action="store_true", help="make the failure of --seed smaller")
     parser.add_argument(
@@ -171,13 +178,15 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--bug", choices=sorted(PLANTED), help="plant this protocol bug")
     options = parser.parse_args(arguments)
     logging.getLogger("fs3").addHandler(logging.NullHandler())  # what managers warn of is in traces
+    below = ENGINE if options.engine else {}
     if options.seed is not None:
         bug = PLANTED[options.bug] if options.bug else Bugs
-        run = Run(options.seed, {**bug.aim, **_settings(options.set)})
+        run = Run(options.seed, {**bug.aim, **below, **_settings(options.set)})
         return _one(run, bug, options.trace, options.shrink)
     seeds = itertools.islice(itertools.count(options.first), options.seeds)
     begin_s = time.process_time()
-    summary = run_all([*known_runs(), *map(Run, seeds)])
+    known = [run for run in known_runs() if ("engine" in run.changes) == options.engine]
+    summary = run_all([*known, *(Run(seed, dict(below)) for seed in seeds)])
     _tell(summary, time.process_time() - begin_s)
     if not summary.landed:
         print("FAIL no fault landed: nothing was tested")

@@ -6,7 +6,8 @@ seed with values set by hand, as `--seed 7 --set clients=1 --set strikes=kill`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 from tests.sim.bugs import Bugs
 from tests.sim.cluster import simulate
@@ -21,10 +22,15 @@ Changes = dict[str, str]
 
 
 def shrink(
-    seed: int, rule: str, bugs: Callable[[], Bugs] = Bugs, runs_max: int = RUNS_MAX
+    seed: int,
+    rule: str,
+    bugs: Callable[[], Bugs] = Bugs,
+    runs_max: int = RUNS_MAX,
+    begin: Mapping[str, str] = MappingProxyType({}),
 ) -> Changes:
-    """What has to be set so that the seed still breaks `rule`; empty when nothing can go."""
-    changes: Changes = {}
+    """What has to be set so that the seed still breaks `rule`, with what it began with; that alone
+    when nothing can go."""
+    changes: Changes = dict(begin)
     runs = 0
     smaller = True
     while smaller:

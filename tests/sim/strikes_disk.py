@@ -63,10 +63,10 @@ def disk_full(n: Nemesis) -> None:
     if found is None:
         return
     disk = found[2]
-    disk.capacity_bytes = disk.used_bytes() + n.random.randrange(3000)
+    disk.set_capacity(n.random.randrange(3000))
 
     def free() -> None:
-        disk.capacity_bytes = None
+        disk.set_capacity(None)
 
     n.later(n.random.randrange(3 * S), free)
 

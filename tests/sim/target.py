@@ -16,7 +16,7 @@ from fs3.errors import Status
 from fs3.mgmtd.state import ChainRecord
 from fs3.mgmtd.transitions import Public
 from tests.sim import messages
-from tests.sim.disk import EIO, REPLACE, Chunk, ChunkKey, Disk, Position, Version, checksum
+from tests.sim.disk import EIO, REPLACE, Chunk, ChunkKey, Disk, Position, Version
 from tests.sim.ledger import Violation
 from tests.sim.loop import MS, S
 from tests.sim.network import Reply
@@ -74,8 +74,12 @@ class Target:
         bugs = self.node.world.bugs
         for key, chunk in self.disk.chunks():
             if chunk.committed is not None or chunk.pending is not None:
-                damaged = self.disk.is_damaged(key, chunk.committed)
-                self.feed(load_event(key, bugs.loaded(chunk), damaged=damaged))
+                damaged = self.disk.found_damaged(key, chunk.committed)
+                loaded = bugs.loaded(chunk)
+                self.feed(load_event(key, loaded, self.disk.checksum, damaged=damaged))
+            if chunk.pending is not None:
+                ledger = self.node.world.ledger
+                ledger.came_back(key, chunk.pending.position, chunk.pending.data)
         for row in self.disk.rows():
             self.feed(craq.LoadDedup(row=row))
 
@@ -133,7 +137,7 @@ class Target:
                 offset=request.offset,
                 length=request.length,
                 chunk_size=CHUNK_SIZE,
-                checksum=checksum(request.data),
+                checksum=self.disk.checksum(request.data),
                 chain_version=request.chain_version,
                 identity=request.identity,
             )
@@ -164,9 +168,9 @@ class Target:
     def _note_damage(self, chunk: ChunkKey) -> None:
         """What the disk holds of the chunk could not be read."""
         held = self.disk.chunk(chunk)
-        if held.committed is not None and self.disk.is_damaged(chunk, held.committed):
+        if held.committed is not None and self.disk.found_damaged(chunk, held.committed):
             self.feed(craq.Damaged(chunk, held.committed.position[1], False))
-        if held.pending is not None and self.disk.is_damaged(chunk, held.pending):
+        if held.pending is not None and self.disk.found_damaged(chunk, held.pending):
             self.feed(craq.Damaged(chunk, held.pending.position[1], True))
 
     def forwarded(self, request: messages.Forwarded, reply: Reply) -> None:
@@ -210,7 +214,7 @@ class Target:
         if request.chain_version != self.replica.chain_version:
             reply(Status.CHAIN_VERSION_MISMATCH, "refresh the routing")
             return
-        if self.replica.state != int(Public.SERVING):
+        if self.replica.state != int(Public.SERVING) or self.disk.failed:
             reply(Status.NOT_SERVING, "refresh the routing")
             return
         lengths = {
@@ -272,7 +276,7 @@ class Target:
                 self.books.note_held(e.chunk, made, code)
                 if code == Status.CHECKSUM_MISMATCH:
                     self._note_damage(e.chunk)
-                self.feed(craq.Staged(e.op, code, len(made.data), sum_of(made)))
+                self.feed(craq.Staged(e.op, code, len(made.data), self._sum(made)))
 
             point = "resync.chunk_applied" if resync else "write.pending_durable"
             self._at(point, lambda: feed(code), lambda: feed(EIO))
@@ -293,6 +297,9 @@ class Target:
             self._at("write.pending_staged", _nothing, lambda: self.disk.fail_once.add("write"))
 
         self._at("write.chunk_locked", stage, lambda: self.feed(craq.Staged(e.op, EIO, 0, 0)))
+
+    def _sum(self, made: Version) -> int:
+        return sum_of(made, self.disk.checksum)
 
     def _commit(self, e: Any) -> None:
         pending = self.disk.chunk(e.chunk).pending
@@ -414,7 +421,8 @@ class Target:
             data, position = payload  # type: ignore[misc]
             chain, version = position or (0, 0)
             self._fetched[e.op] = data
-            self.feed(craq.Fetched(e.op, 0, version, chain, len(data), checksum(data)))
+            sum_ = self.disk.checksum(data)
+            self.feed(craq.Fetched(e.op, 0, version, chain, len(data), sum_))
 
         self.node.call_node(e.from_peer[1], request, done, FORWARD_TIMEOUT_NS)
 
@@ -480,7 +488,9 @@ class Target:
             raise Violation("I5", f"target {self.id}: {e.detail}")
         if e.code == Status.DAMAGED and isinstance(request, messages.UpdateRequest):
             self.node.world.ledger.unmade(request.chunk, request.identity)
-        if e.code != 0:
+        if self.disk.failed:
+            open_.reply(Status.NOT_SERVING, "its disk failed")
+        elif e.code != 0:
             open_.reply(e.code, e.detail)
         elif isinstance(request, messages.ReadRequest):
             assert open_.chunk is not None
@@ -512,7 +522,12 @@ class Target:
             and (chunk.committed is not None or chunk.pending is not None)
         ]
         page = [
-            listed(key, chunk, damaged=self.disk.is_damaged(key, chunk.committed))
+            listed(
+                key,
+                chunk,
+                self.disk.checksum,
+                damaged=self.disk.found_damaged(key, chunk.committed),
+            )
             for key, chunk in there[:PAGE]
         ]
         return page, len(there) <= PAGE

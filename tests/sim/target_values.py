@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from fs3._native import craq
 
 from fs3.mgmtd.state import ChainRecord
 from fs3.mgmtd.transitions import Public
-from tests.sim.disk import REMOVE, Chunk, ChunkKey, Position, Version, checksum
+from tests.sim.disk import REMOVE, Chunk, ChunkKey, Position, Version
 
 __all__ = ["Peer", "listed", "load_event", "seen", "sum_of", "view"]
 
 Peer = tuple[int, int, bool]
 """target, node, is syncing."""
+Checksum = Callable[[bytes], int]
 
 
-def sum_of(made: Version) -> int:
+def sum_of(made: Version, checksum: Checksum) -> int:
     return 0 if made.kind == REMOVE else checksum(made.data)
 
 
@@ -25,7 +28,7 @@ def seen(version: Version | None, chunk: Chunk) -> tuple[bytes, Position | None]
     return b"", chunk.removed
 
 
-def load_event(key: ChunkKey, chunk: Chunk, *, damaged: bool) -> object:
+def load_event(key: ChunkKey, chunk: Chunk, checksum: Checksum, *, damaged: bool) -> object:
     committed, pending = chunk.committed, chunk.pending
     fields: dict[str, object] = {
         "chunk": key,
@@ -41,14 +44,14 @@ def load_event(key: ChunkKey, chunk: Chunk, *, damaged: bool) -> object:
             "pending_chain": pending.position[0],
             "pending_kind": pending.kind,
             "pending_length": len(pending.data),
-            "pending_checksum": sum_of(pending),
+            "pending_checksum": sum_of(pending, checksum),
             "pending_identity": pending.identity,
         }
     return craq.LoadChunk(**fields)
 
 
 def listed(
-    key: ChunkKey, chunk: Chunk, *, damaged: bool
+    key: ChunkKey, chunk: Chunk, checksum: Checksum, *, damaged: bool
 ) -> tuple[ChunkKey, int, int, int, int, bool]:
     version = chunk.committed
     if version is None:
