@@ -97,13 +97,13 @@ class ClusterFs::RingPort final : public usrbio::RingFiles {
     FilePtr file = named(name, O_RDONLY, &refused);
     if (file == nullptr) return done(std::move(refused));
     if (file->appends_only) return done(Status(EPERM, "fuse/ring", "the file only grows"));
-    if (fs_.options_.handover != nullptr) fs_.options_.handover->note_written(file->slot);
-    fs_.client_->write(
-        file->handle, offset, std::move(data), client::WriteAt::kThrough,
-        [this, file, offset, done = std::move(done)](Result<size_t> written) mutable {
-          if (!written.ok()) return done(std::move(written));
-          forget(file->inode, offset, *written, std::move(done));
-        });
+    auto write = [this, file, offset, data = std::move(data),
+                  done = std::move(done)](Status status) mutable {
+      if (!status.ok()) return done(std::move(status));
+      write_now(std::move(file), offset, std::move(data), std::move(done));
+    };
+    if (name.uid == 0) return write(Status());
+    without_privileges(std::move(file), name.uid, std::move(write));
   }
 
  private:
@@ -118,6 +118,42 @@ class ClusterFs::RingPort final : public usrbio::RingFiles {
     if ((file->flags & O_ACCMODE) != wrong_mode) return file;
     *refused = Status(EACCES, "fuse/ring", "the file was not opened for that");
     return nullptr;
+  }
+
+  void write_now(FilePtr file, uint64_t offset, Buffer data, Function<void(Result<size_t>)> done) {
+    if (fs_.options_.handover != nullptr) fs_.options_.handover->note_written(file->slot);
+    fs_.client_->write(
+        file->handle, offset, std::move(data), client::WriteAt::kThrough,
+        [this, file, offset, done = std::move(done)](Result<size_t> written) mutable {
+          if (!written.ok()) return done(std::move(written));
+          forget(file->inode, offset, *written, std::move(done));
+        });
+  }
+
+  // A write by an ordinary user takes setuid and setgid away, as the kernel has it done.
+  void without_privileges(FilePtr file, uint32_t uid, Function<void(Status)> then) {
+    uint32_t mode = fs_.nodes_.mode(file->inode);
+    bool known = mode != 0;
+    if (known && !(mode & S_ISUID) && !(mode & S_ISGID && mode & S_IXGRP)) return then(Status());
+    pb::Caller caller;
+    caller.set_uid(uid);
+    pb::SetAttrRequest body;
+    body.set_inode(file->inode);
+    body.set_drop_privileges(true);
+    body.set_session(file->session);
+    fs_.client_->meta_call(pb::SETATTR, caller.SerializeAsString(), 0, body.SerializeAsString(),
+                           [this, file, change = ChangeMark(fs_.nodes_, file->inode),
+                            then = std::move(then)](Result<std::string> reply) mutable {
+                             change.end();
+                             pb::AttrReply parsed;
+                             if (!reply.ok()) return then(reply.status());
+                             if (!parsed.ParseFromString(*reply))
+                               return then(Status(EIO, "fuse/ring", "a reply"));
+                             fs_.nodes_.set_mode(file->inode,
+                                                 S_IFREG | (parsed.attr().mode() & 07777));
+                             (void)fs_.session_->invalidate_attributes(file->inode);
+                             then(Status());
+                           });
   }
 
   // What the kernel has of these bytes is outdated; `done` when it has forgotten them.

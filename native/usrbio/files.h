@@ -14,6 +14,7 @@ namespace fs3::usrbio {
 struct FileName {
   uint64_t file = 0;
   uint64_t key = 0;
+  uint32_t uid = 0;  // of who registered the ring
 };
 
 class RingFiles {

@@ -18,6 +18,8 @@ namespace {
 
 // One read of the client library: bounds what a single I/O of a terabyte allocates here.
 constexpr size_t kReadPieceBytes = 64u << 20;
+// From here on a read is worth a hop to another thread and back.
+constexpr size_t kSpreadBytesMin = 64u << 10;
 // One write of the client library, and so the copy of it.
 constexpr size_t kWritePieceBytes = 4u << 20;
 // I/Os under way of a ring while there are some of a higher priority.
@@ -245,11 +247,20 @@ std::shared_ptr<SharedMemory> ServedRing::memory_of(const Request& request) {
 
 void ServedRing::read_on(std::shared_ptr<Io> io) {
   size_t length = std::min<uint64_t>(io->left(), kReadPieceBytes);
+  size_t turn = length < kSpreadBytesMin ? 0 : turn_++ % around_.reactors.size();
+  Reactor& reactor = length < kSpreadBytesMin ? around_.reactor : *around_.reactors[turn];
+  if (reactor.on_thread()) return read_piece(io, length);
+  reactor.post(
+      [self = shared_from_this(), io = std::move(io), length] { self->read_piece(io, length); });
+}
+
+// On any reactor.
+void ServedRing::read_piece(const std::shared_ptr<Io>& io, size_t length) {
   const Request& request = io->request;
-  around_.files.ring_read({request.file, request.key}, request.file_offset + io->done, io->place(),
-                          length, refuse_holes_,
-                          [self = shared_from_this(), io, length](Result<size_t> got) mutable {
-                            self->advance(std::move(io), length, got);
+  around_.files.ring_read({request.file, request.key, parts_.uid}, request.file_offset + io->done,
+                          io->place(), length, refuse_holes_,
+                          [self = shared_from_this(), io, length](Result<size_t> got) {
+                            self->advance(io, length, got);
                           });
 }
 
@@ -274,7 +285,7 @@ void ServedRing::write_piece(std::shared_ptr<Io> io, size_t length) {
   };
   if (io->memory->lost()) return written(Status(EFAULT, "usrbio/write", "the memory was cut"));
   const Request& request = io->request;
-  around_.files.ring_write({request.file, request.key}, request.file_offset + io->done,
+  around_.files.ring_write({request.file, request.key, parts_.uid}, request.file_offset + io->done,
                            std::move(data), std::move(written));
 }
 

@@ -1,9 +1,10 @@
 // ServedRing: the mount's side of one ring (ring.h).
 //
-// It hangs on one reactor, and so do its I/Os: they go out on that reactor's connections and come
-// back on its thread. What the program writes into the ring is believed of nothing but that it asks
-// for something: a slot is copied once and the copy checked; which slots are under way is kept
-// here. A ring that breaks the rules hurts itself.
+// It hangs on one reactor, and so do its small I/Os: they go out on that reactor's connections and
+// come back on its thread. Large reads take turns on all reactors, because receiving and checking
+// them is what a thread can do 2.5 GB/s of. What the program writes into the ring is believed of
+// nothing but that it asks for something: a slot is copied once and the copy checked; which slots
+// are under way is kept here. A ring that breaks the rules hurts itself.
 //
 // Thread safety: the reactor's thread only, but for the constructor. Ownership: shared by the
 // server's table and by the I/Os under way, which end by themselves.
@@ -80,6 +81,7 @@ class ServedRing final : public Reactor::FdHandler,
   // Of the mount; all outlive the ring.
   struct Surroundings {
     Reactor& reactor;
+    const std::vector<Reactor*>& reactors;  // all of them
     RingFiles& files;
     IovTable& iovs;
     Load& load;
@@ -116,6 +118,7 @@ class ServedRing final : public Reactor::FdHandler,
   int check(const Request& request, std::shared_ptr<SharedMemory>* memory);
   std::shared_ptr<SharedMemory> memory_of(const Request& request);
   void read_on(std::shared_ptr<Io> io);
+  void read_piece(const std::shared_ptr<Io>& io, size_t length);
   void write_on(std::shared_ptr<Io> io);
   void write_piece(std::shared_ptr<Io> io, size_t length);
   void advance(std::shared_ptr<Io> io, size_t wanted, const Result<size_t>& result);
@@ -136,6 +139,7 @@ class ServedRing final : public Reactor::FdHandler,
 
   std::vector<bool> busy_;  // by slot: taken here
   size_t in_flight_ = 0;
+  size_t turn_ = 0;  // of the reactors, for large reads
   uint32_t unannounced_ = 0;
   bool attached_ = false;  // the bell is watched
   bool scheduled_ = false;

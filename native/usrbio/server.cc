@@ -121,9 +121,10 @@ RingServer::RingServer(std::vector<Reactor*> reactors, RingFiles& files, RingKee
     : files_(files),
       keeper_(keeper),
       shm_(::open(shm_directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC)),
-      shm_prefix_(shm_directory + "/") {
-  FS3_CHECK(!reactors.empty());
-  for (Reactor* reactor : reactors) lanes_.push_back(std::make_unique<Lane>(*reactor));
+      shm_prefix_(shm_directory + "/"),
+      reactors_(std::move(reactors)) {
+  FS3_CHECK(!reactors_.empty());
+  for (Reactor* reactor : reactors_) lanes_.push_back(std::make_unique<Lane>(*reactor));
 }
 
 RingServer::~RingServer() {
@@ -208,7 +209,7 @@ Result<RingServer::Entry> RingServer::make_entry(const Name& name,
   size_t turn = next_lane_.fetch_add(1, std::memory_order_relaxed);
   Lane& lane = *lanes_[turn % lanes_.size()];
   auto made = ServedRing::create({*memory, descriptors[1], descriptors[2], name.owner.uid},
-                                 {lane.reactor, files_, iovs_, load_, lane.copies});
+                                 {lane.reactor, reactors_, files_, iovs_, load_, lane.copies});
   if (!made.ok()) return made.status();
   entry.ring = std::move(made).value();
   return entry;
@@ -442,12 +443,15 @@ bool RingServer::pause(int64_t timeout_ns) {
 void RingServer::end(int error) {
   std::vector<std::shared_ptr<ServedRing>> all;
   std::map<uint32_t, std::shared_ptr<Watch>> watches;
+  std::vector<IovId> memory;
   {
     std::lock_guard lock(mutex_);
     ended_ = true;
     all = rings();
+    // The memory stays in the table until the rings have ended: what they take meanwhile is to end
+    // with the mount, not for want of memory.
     for (const auto& [name, entry] : entries_) {
-      if (entry.iov) iovs_.remove(*entry.iov);
+      if (entry.iov) memory.push_back(*entry.iov);
     }
     entries_.clear();
     numbers_.clear();
@@ -456,6 +460,7 @@ void RingServer::end(int error) {
   for (auto& ring : all) {
     ring->reactor().run_and_wait([&] { ring->end(error); });
   }
+  for (const IovId& id : memory) iovs_.remove(id);
   lanes_.front()->reactor.run_and_wait([&] {
     for (auto& [pid, watch] : watches) watch->stop();
   });

@@ -102,6 +102,7 @@ class RingServer {
   RingKeeper* const keeper_;
   const int shm_;  // a descriptor of the directory
   const std::string shm_prefix_;
+  const std::vector<Reactor*> reactors_;
   std::vector<std::unique_ptr<Lane>> lanes_;
   IovTable iovs_;
   Load load_{};

@@ -56,6 +56,15 @@ class Worker:
 
 
 @contextlib.contextmanager
+def open_directory(path: pathlib.Path) -> Iterator[int]:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
 def working(
     programs: dict[str, pathlib.Path], fs3: LocalFs3, names: list[str]
 ) -> Iterator[list[Worker]]:
@@ -239,3 +248,21 @@ def test_a_mount_of_the_type_of_3fs(
         directory = mount.place / "typed"
         directory.mkdir()
         subprocess.run([programs["abi"], mount.place, directory], check=True, timeout=120)
+
+
+def test_a_write_by_an_ordinary_user_takes_setuid_away(
+    running: LocalFs3, programs: dict[str, pathlib.Path]
+) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root, to be two users")
+    path = running.mount / "setuid"
+    for uid, kept in ((0, 0o4777), (1000, 0o777)):
+        path.touch()
+        path.chmod(0o4777)
+        # The directories above are root's alone: what is needed of them is opened before.
+        with open_directory(running.mount) as mount:
+            here = f"/proc/self/fd/{mount}"
+            command = [programs["writer"], here, f"{here}/setuid", str(uid)]
+            subprocess.run(command, pass_fds=[mount], check=True, timeout=60)
+        assert path.stat().st_mode & 0o7777 == kept
+        assert path.read_bytes() == b"x" * 10_000
