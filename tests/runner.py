@@ -25,6 +25,7 @@ META_SIMULATION = [sys.executable, "-m", "tests.sim.meta_world"]
 PROVE = [sys.executable, "-m", "tests.sim.prove"]
 NEMESIS = [sys.executable, "-m", "tests.nemesis"]
 DEEP_SEEDS = 10_000
+DEEP_DATA_OPERATIONS = 1_000_000
 FUZZ_MINUTES = 10  # for each target of tests/fuzz
 NEMESIS_SEEDS = 60  # of a minute each
 # No command takes so long on a slow machine: the longest, 10,000 seeds, takes two hours of a core.
@@ -146,6 +147,12 @@ def deep_levels() -> list[Level]:
             "fuzz",
             f"each decoder for {FUZZ_MINUTES} minutes",
             [[sys.executable, "-m", "tests.fuzz.run", "--minutes", str(FUZZ_MINUTES)]],
+        ),
+        Level(
+            "data",
+            f"{DEEP_DATA_OPERATIONS:,} random operations on files from two mounts",
+            [[*PYTEST, "tests/cluster/test_data.py", "--timeout", "0"]],
+            {"FS3_DATA_OPERATIONS": str(DEEP_DATA_OPERATIONS)},
         ),
         Level(
             "nemesis",

@@ -13,7 +13,20 @@ from typing import Any, Self, TypeVar
 
 from fs3._proto import meta_pb2
 from fs3.client.attributes import DirEntry
-from fs3.client.calls import Buffer, Close, Flush, Fsync, Native, Operation, Queue, Read, Write
+from fs3.client.calls import (
+    Buffer,
+    Close,
+    CopyRange,
+    Fallocate,
+    Flush,
+    Fsync,
+    Native,
+    Operation,
+    Queue,
+    Read,
+    Seek,
+    Write,
+)
 from fs3.client.client import Where, connect_native, new_queue
 from fs3.client.discover import meta_addresses as discover
 from fs3.client.drivers import AsyncDriver
@@ -239,6 +252,10 @@ class AsyncClient:
     async def sync(self, path: Path) -> None:
         await self._run(self._operations.sync(path))
 
+    async def sync_all(self) -> None:
+        """As Client.sync_all."""
+        await self._run(self._operations.sync_all())
+
     # ---- entries ----
 
     async def mkdir(self, path: Path, mode: int = 0o777) -> None:
@@ -431,6 +448,11 @@ class AsyncFile:
         return length
 
     async def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """As File.seek."""
+        if whence in (os.SEEK_DATA, os.SEEK_HOLE) and offset >= 0:
+            data = whence == os.SEEK_DATA
+            self._position = int(await self._one(Seek(self._opened.handle, offset, data)))
+            return self._position
         if whence == os.SEEK_END:
             offset += (await self.stat()).st_size
         elif whence == os.SEEK_CUR:
@@ -448,6 +470,21 @@ class AsyncFile:
         operations = self._client._operations
         await self._client._run(operations.ftruncate(self._opened, size, self._path))
         return size
+
+    async def fallocate(self, mode: int, offset: int, length: int) -> None:
+        """As File.fallocate."""
+        await self._one(Fallocate(self._opened.handle, mode, offset, max(length, 0)))
+
+    async def copy_range_to(
+        self, target: "AsyncFile", length: int, *, offset: int, target_offset: int
+    ) -> int:
+        """As File.copy_range_to."""
+        if not self._client._operations.shares_connection(target._client._operations):
+            raise OSError(errno.EXDEV, f"{target.name!r} belongs to another client")
+        call = CopyRange(
+            self._opened.handle, offset, target._opened.handle, target_offset, max(length, 0)
+        )
+        return int(await self._one(call))
 
     async def flush(self) -> None:
         await self._one(Flush(self._opened.handle))
@@ -500,7 +537,9 @@ class AsyncFile:
     ) -> None:
         await self.close()
 
-    async def _one(self, call: Read | Write | Flush | Fsync | Close) -> Any:
+    async def _one(
+        self, call: Read | Write | Seek | Fallocate | CopyRange | Flush | Fsync | Close
+    ) -> Any:
         if self._closed:
             raise ValueError("I/O operation on closed file")
         return await self._client._run(self._client._operations.one(call, self._path))

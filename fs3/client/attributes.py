@@ -54,7 +54,7 @@ def stat_of(attr: meta_pb2.Attr, local: tuple[int, int] | None = None) -> os.sta
         "st_mtime_ns": times_ns[1],
         "st_ctime_ns": times_ns[2],
         "st_blksize": _BLOCK_BYTES,
-        "st_blocks": max(attr.blocks, (size + 511) // 512 if local is not None else 0),
+        "st_blocks": attr.blocks + (max(size - attr.size, 0) + 511) // 512,
         "st_rdev": attr.rdev,
     }
     return os.stat_result(numbers, named)

@@ -13,6 +13,8 @@ __all__ = [
     "Buffer",
     "Call",
     "Close",
+    "CopyRange",
+    "Fallocate",
     "Flush",
     "Fsync",
     "Handle",
@@ -21,6 +23,8 @@ __all__ = [
     "Operation",
     "Queue",
     "Read",
+    "Seek",
+    "SyncAll",
     "Write",
 ]
 
@@ -52,6 +56,17 @@ class Native(Protocol):
     def readinto(self, handle: Handle, offset: int, buffer: Buffer) -> int: ...
     def readinto_many(self, reads: list[tuple[Handle, int, Buffer]]) -> list[int]: ...
     def write(self, handle: Handle, offset: int, buffer: Buffer) -> int: ...
+    def seek(self, handle: Handle, offset: int, data: bool) -> int: ...
+    def fallocate(self, handle: Handle, mode: int, offset: int, length: int) -> None: ...
+    def copy_range(
+        self,
+        source: Handle,
+        source_offset: int,
+        target: Handle,
+        target_offset: int,
+        length: int,
+    ) -> int: ...
+    def sync_all(self) -> None: ...
     def flush(self, handle: Handle) -> None: ...
     def fsync(self, handle: Handle, durable: bool) -> None: ...
     def close(self, handle: Handle) -> None: ...
@@ -64,6 +79,23 @@ class Native(Protocol):
     def submit_write(
         self, queue: Queue, token: int, handle: Handle, offset: int, buffer: Buffer
     ) -> None: ...
+    def submit_seek(
+        self, queue: Queue, token: int, handle: Handle, offset: int, data: bool
+    ) -> None: ...
+    def submit_fallocate(
+        self, queue: Queue, token: int, handle: Handle, mode: int, offset: int, length: int
+    ) -> None: ...
+    def submit_copy_range(
+        self,
+        queue: Queue,
+        token: int,
+        source: Handle,
+        source_offset: int,
+        target: Handle,
+        target_offset: int,
+        length: int,
+    ) -> None: ...
+    def submit_sync_all(self, queue: Queue, token: int) -> None: ...
     def submit_flush(self, queue: Queue, token: int, handle: Handle) -> None: ...
     def submit_fsync(self, queue: Queue, token: int, handle: Handle, durable: bool) -> None: ...
     def submit_close(self, queue: Queue, token: int, handle: Handle) -> None: ...
@@ -122,6 +154,75 @@ class Write:
 
 
 @dataclass(frozen=True, slots=True)
+class Seek:
+    """SEEK_DATA when `data`, else SEEK_HOLE; the result is the offset."""
+
+    handle: Handle
+    offset: int
+    data: bool
+
+    def run(self, native: Native) -> int:
+        return native.seek(self.handle, self.offset, self.data)
+
+    def submit(self, native: Native, queue: Queue, token: int) -> None:
+        native.submit_seek(queue, token, self.handle, self.offset, self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Fallocate:
+    """`mode` has the flags of fallocate(2)."""
+
+    handle: Handle
+    mode: int
+    offset: int
+    length: int
+
+    def run(self, native: Native) -> None:
+        native.fallocate(self.handle, self.mode, self.offset, self.length)
+
+    def submit(self, native: Native, queue: Queue, token: int) -> None:
+        native.submit_fallocate(queue, token, self.handle, self.mode, self.offset, self.length)
+
+
+@dataclass(frozen=True, slots=True)
+class CopyRange:
+    """From file to file inside the native client; the result is the bytes copied."""
+
+    source: Handle
+    source_offset: int
+    target: Handle
+    target_offset: int
+    length: int
+
+    def run(self, native: Native) -> int:
+        return native.copy_range(
+            self.source, self.source_offset, self.target, self.target_offset, self.length
+        )
+
+    def submit(self, native: Native, queue: Queue, token: int) -> None:
+        native.submit_copy_range(
+            queue,
+            token,
+            self.source,
+            self.source_offset,
+            self.target,
+            self.target_offset,
+            self.length,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class SyncAll:
+    """fsync of everything that is open."""
+
+    def run(self, native: Native) -> None:
+        native.sync_all()
+
+    def submit(self, native: Native, queue: Queue, token: int) -> None:
+        native.submit_sync_all(queue, token)
+
+
+@dataclass(frozen=True, slots=True)
 class Flush:
     handle: Handle
 
@@ -169,5 +270,5 @@ class Settle:
         native.submit_settle(queue, token, self.inode)
 
 
-Call = Meta | Read | Write | Flush | Fsync | Close | Settle
+Call = Meta | Read | Write | Seek | Fallocate | CopyRange | SyncAll | Flush | Fsync | Close | Settle
 Operation = Generator[Call, Any, T]

@@ -399,6 +399,10 @@ class Client:
         directory covers the names in it."""
         self._run(self._operations.sync(path))
 
+    def sync_all(self) -> None:
+        """As syncfs(2): what this client has written, to whichever file, is on stable storage."""
+        self._run(self._operations.sync_all())
+
     # ---- entries ----
 
     def mkdir(self, path: Path, mode: int = 0o777) -> None:

@@ -8,7 +8,17 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 from fs3._proto import meta_pb2
-from fs3.client.calls import Buffer, Flush, Fsync, Operation, Read, Write
+from fs3.client.calls import (
+    Buffer,
+    CopyRange,
+    Fallocate,
+    Flush,
+    Fsync,
+    Operation,
+    Read,
+    Seek,
+    Write,
+)
 from fs3.client.locks import FileLock
 from fs3.client.modes import Mode
 from fs3.client.operations import Opened
@@ -160,7 +170,14 @@ class File(io.RawIOBase):
         return b"".join(parts)
 
     def seek(self, offset: int, whence: int = os.SEEK_SET, /) -> int:
+        """Also SEEK_DATA and SEEK_HOLE: OSError ENXIO when nothing of the kind follows."""
         self._check_open()
+        if whence in (os.SEEK_DATA, os.SEEK_HOLE):
+            _check_offset(offset)
+            with self._lock:
+                data = whence == os.SEEK_DATA
+                self._position = int(self._one(Seek(self._opened.handle, offset, data)))
+                return self._position
         with self._lock:
             base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position}.get(whence)
             if base is None:
@@ -208,6 +225,31 @@ class File(io.RawIOBase):
         self._client._run(operations.ftruncate(self._opened, size, self._path))
         return size
 
+    # ---- holes and copies ----
+
+    def fallocate(self, mode: int, offset: int, length: int) -> None:
+        """As fallocate(2): `mode` 0 (the file is at least offset + length long afterwards; ENOSPC
+        when that much cannot be stored now), KEEP_SIZE 1, PUNCH_HOLE 2 (with 1), ZERO_RANGE 16.
+        Other modes: OSError EOPNOTSUPP."""
+        self._check(self.writable(), "fallocate")
+        _check_offset(offset)
+        self._one(Fallocate(self._opened.handle, mode, offset, max(length, 0)))
+
+    def copy_range_to(self, target: "File", length: int, *, offset: int, target_offset: int) -> int:
+        """As os.copy_file_range, between files of one client: the bytes do not pass through
+        Python, holes stay holes. Returns the bytes copied: fewer at the end of this file, and as
+        many as suits one call. No position moves."""
+        self._check(self.readable(), "read")
+        target._check(target.writable(), "write")
+        _check_offset(offset)
+        _check_offset(target_offset)
+        if not self._client._operations.shares_connection(target._client._operations):
+            raise OSError(errno.EXDEV, f"{target.name!r} belongs to another client")
+        call = CopyRange(
+            self._opened.handle, offset, target._opened.handle, target_offset, max(length, 0)
+        )
+        return int(self._one(call))
+
     def flush(self) -> None:
         """Waits until every byte written so far is on all replicas."""
         if self.closed or self._ended:
@@ -242,7 +284,7 @@ class File(io.RawIOBase):
 
     # ---- inside ----
 
-    def _one(self, call: Read | Write | Flush | Fsync) -> Any:
+    def _one(self, call: Read | Write | Seek | Fallocate | CopyRange | Flush | Fsync) -> Any:
         return self._client._run(self._client._operations.one(call, self._path))
 
     def _wait_for(self, operation: Operation[None]) -> None:

@@ -16,7 +16,17 @@ from fs3 import limits
 from fs3._proto import meta_pb2
 from fs3.client import quota as quotas
 from fs3.client.attributes import DirEntry, stat_of, statvfs_of, type_of_mode
-from fs3.client.calls import Buffer, Call, Close, Handle, Meta, Native, Operation, Settle
+from fs3.client.calls import (
+    Buffer,
+    Call,
+    Close,
+    Handle,
+    Meta,
+    Native,
+    Operation,
+    Settle,
+    SyncAll,
+)
 from fs3.client.identity import Identity
 from fs3.client.moments import Moments
 from fs3.client.paths import Path, decode, encode, naming, split
@@ -62,6 +72,10 @@ class Operations:
     def acting_as(self, identity: Identity) -> "Operations":
         """The same in another name."""
         return Operations(self._native, identity)
+
+    def shares_connection(self, other: "Operations") -> bool:
+        """Handles of the one mean something to the other."""
+        return self._native is other._native
 
     # ---- calls ----
 
@@ -246,6 +260,10 @@ class Operations:
             yield Settle(attr.inode)
             request = meta_pb2.SyncRequest(inode=attr.inode, durable=True)
             yield self.meta(meta_pb2.SYNC, request)
+
+    def sync_all(self) -> Operation[None]:
+        with naming("/"):
+            yield SyncAll()
 
     def statvfs(self, path: Path) -> Operation[os.statvfs_result]:
         with naming(path):

@@ -27,6 +27,7 @@ a distributed engine).
 | `LCLI` | client 16, inode le8 | empty: LOCK and LWAI by client | meta/locks.py |
 | `LOWN` | client 16, owner be8, inode le8, number be8 | empty: LWAI by owner | meta/locks.py |
 | `WATC` | client 16 | empty: a client that caches under leases | meta/watch.py |
+| `APND` | inode le8 | end of what was reserved for appends | meta/appends.py |
 | `CTRI` | none | next inode id nobody has reserved, le8 | meta/allocator.py |
 | `FSYS` | none | when the file system was made, ns le8 | meta/bootstrap.py |
 | `LEAD` | none | which metadata service does the chores | kv/election.py |
@@ -73,6 +74,7 @@ LOCK_WAITER = b"LWAI"
 CLIENT_LOCK = b"LCLI"
 OWNER_WAIT = b"LOWN"
 WATCHER = b"WATC"
+APPENDS = b"APND"
 ALLOCATOR = b"CTRI"
 FILE_SYSTEM = b"FSYS"
 LEADER = b"LEAD"
@@ -298,3 +300,7 @@ def owner_wait_fields(key: bytes) -> tuple[int, int]:
 
 def watcher(client: bytes) -> bytes:
     return WATCHER + client
+
+
+def appends(inode_number: int) -> bytes:
+    return _PREFIX_INODE.pack(APPENDS, inode_number)

@@ -3,6 +3,7 @@
 from typing import Any
 
 from fs3.meta.inode import Layout
+from fs3.meta.ports import Measure
 
 __all__ = ["ChunkClient"]
 
@@ -20,9 +21,8 @@ class ChunkClient:
     def remove_chunks(self, inode: int, layout: Layout, size: int) -> None:
         self._native.remove_chunks(inode, _encoded(layout), size)
 
-    def query_length(self, inode: int, layout: Layout) -> int:
-        length: int = self._native.query_length(inode, _encoded(layout))
-        return length
+    def measure(self, inode: int, layout: Layout) -> Measure:
+        return Measure(*self._native.measure(inode, _encoded(layout)))
 
 
 def _encoded(layout: Layout) -> bytes:

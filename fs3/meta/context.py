@@ -13,7 +13,7 @@ from fs3.meta.layouts import LayoutPolicy
 from fs3.meta.leases import LeaseTable
 from fs3.meta.locks import LockTable
 from fs3.meta.permission import Caller
-from fs3.meta.ports import SpacePort
+from fs3.meta.ports import Measure, SpacePort
 from fs3.meta.quota import Account
 from fs3.meta.ranges import Owner
 from fs3.types import InodeId
@@ -38,7 +38,7 @@ class IntentPending(Wait):
 
 
 class LengthNeeded(Wait):
-    """... when storage has told where the data of `inode` ends."""
+    """... when storage has told what it holds of `inode`."""
 
     def __init__(self, inode: int, truncate_epoch: int, layout: Layout) -> None:
         super().__init__(inode)
@@ -72,7 +72,7 @@ class Context:
     client: bytes  # 16 bytes, or empty for a request that changes nothing
     umask: int
     now_ns: int
-    measured: dict[int, tuple[int, int]] = field(default_factory=dict)
+    measured: dict[int, tuple[int, Measure]] = field(default_factory=dict)  # with truncate_epoch
     # ---
     rights: int = 0  # the reply carries a capability with these
     session: bytes = b""
@@ -95,12 +95,13 @@ class Context:
         self.locks_ended = []
         self._inodes_used = 0
 
-    def measured_length(self, inode: Inode) -> int:
-        """Where the data ends on storage, told after the newest truncate. Raises LengthNeeded."""
-        epoch, length = self.measured.get(inode.number, (-1, 0))
+    def measure(self, inode: Inode) -> Measure:
+        """What storage holds, told after the newest truncate and after this request came. Raises
+        LengthNeeded."""
+        epoch, measure = self.measured.get(inode.number, (-1, Measure(0, 0)))
         if epoch != inode.truncate_epoch:
             raise LengthNeeded(inode.number, inode.truncate_epoch, inode.layout)
-        return length
+        return measure
 
     def entry(self, inode: Inode) -> meta_pb2.Entry:
         """Attributes under a lease of the client."""

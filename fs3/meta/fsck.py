@@ -28,6 +28,7 @@ Each finding names its check; every check has a test that plants its damage
 | intent_inode | a truncate in progress leads to a regular file of the same truncate epoch |
 | lock_inode | a lock, or a wait for one, leads to a regular file, and stands in both indexes |
 | lock_conflict | no lock lies where another owner's may not |
+| append_inode | what was reserved for appends is at the end of a regular file |
 
 A finding that can be mended without a person carries the mend (repair.py); one without is for a
 person to decide.
@@ -42,6 +43,7 @@ from fs3.kv import keys
 from fs3.kv.api import KEY_END, KeyValueStore, Transaction
 from fs3.meta import (
     acl,
+    appends,
     dirent,
     garbage,
     idempotency,
@@ -165,6 +167,7 @@ class _Checker:
         self._lock_waits: list[tuple[int, locks.Waiter]] = []
         self._lock_index: set[tuple[bytes, int]] = set()
         self._wait_index: set[tuple[bytes, int, int]] = set()
+        self._appended: list[int] = []
 
     def run(self) -> list[Finding]:
         self._load()
@@ -182,6 +185,7 @@ class _Checker:
         self._check_sessions()
         self._check_intents()
         self._check_locks()
+        self._check_appends()
         return self._findings
 
     def counted(
@@ -223,6 +227,7 @@ class _Checker:
             keys.GENERATION: (4, lambda key, record: None),
             keys.GARBAGE_EPOCH: (4, lambda key, record: None),
             keys.LEADER: (4, lambda key, record: None),
+            keys.APPENDS: (12, self._load_appends),
             keys.ALLOCATOR: (4, self._load_allocator),
             keys.FILE_SYSTEM: (4, lambda key, record: None),
         }
@@ -319,6 +324,10 @@ class _Checker:
 
     def _load_wait_index(self, key: bytes, record: bytes) -> None:
         self._wait_index.add((key[4:28], *keys.owner_wait_fields(key)))
+
+    def _load_appends(self, key: bytes, record: bytes) -> None:
+        appends.decode(keys.inode_of(key), record)
+        self._appended.append(keys.inode_of(key))
 
     # -- checks --------------------------------------------------------------------------------
 
@@ -558,6 +567,13 @@ class _Checker:
                     self._find("lock_conflict", detail)
                 else:
                     taken.apply(owner, *held)
+
+    def _check_appends(self) -> None:
+        for number in self._appended:
+            inode = self._inodes.get(number)
+            if inode is None or inode.type != FILE:
+                mend = Mend("drop_appends", number, key=keys.appends(number))
+                self._find("append_inode", f"appends of inode {number}, which is no file", mend)
 
 
 def _ignore(value: object) -> None:

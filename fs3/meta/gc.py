@@ -34,7 +34,7 @@ from fs3.kv.api import Transaction
 from fs3.meta import dirent, garbage, session, tombstone
 from fs3.meta import inode as inodes
 from fs3.meta.garbage import UNKNOWN
-from fs3.meta.inode import FILE, REMOVING, WRITABLE, Inode, Layout
+from fs3.meta.inode import FILE, REMOVING, SPARSE, WRITABLE, Inode, Layout
 from fs3.meta.ports import ChunkPort
 from fs3.meta.store import MetaStore
 from fs3.meta.tombstone import Tombstone
@@ -62,6 +62,7 @@ class _Claimed(NamedTuple):
     key: bytes
     inode: int
     layout: Layout
+    sparse: bool
     remaining: int
     epoch: int
 
@@ -258,7 +259,8 @@ class GarbageCollector:
                 if not inode.flags & REMOVING:
                     inode.flags |= REMOVING
                     inodes.store(txn, inode)
-                claimed.append(_Claimed(key, number, inode.layout, *row))
+                sparse = bool(inode.flags & SPARSE)
+                claimed.append(_Claimed(key, number, inode.layout, sparse, *row))
             if len(claimed) == ROWS_PER_STEP:
                 return _Page(claimed, removed, key + b"\0", fresh, tombstones)
         # The order is only near that of the epochs, but a page without due rows is the end.
@@ -287,13 +289,16 @@ class GarbageCollector:
         remaining = file.remaining
         try:
             if remaining == UNKNOWN:
-                remaining = self._chunks.query_length(file.inode, file.layout)
+                remaining = self._length(file.inode, file.layout)
                 failpoint("gc.measured")
             while remaining > step_bytes:
                 # From the end, so that what is left is a prefix and one number describes it.
                 shorter = remaining - step_bytes
                 self._chunks.truncate_chunks(file.inode, file.layout, remaining, shorter)
+                # A hole costs one question, however long it is.
                 remaining = shorter
+                if file.sparse:
+                    remaining = min(shorter, self._length(file.inode, file.layout))
                 failpoint("gc.shortened")
                 self._note(file, remaining)
                 failpoint("gc.noted")
@@ -303,6 +308,9 @@ class GarbageCollector:
             log.info("removal of inode %d goes on later: %s", file.inode, error)
             return False
         return True
+
+    def _length(self, inode: int, layout: Layout) -> int:
+        return self._chunks.measure(inode, layout).length
 
     def _sweep(self, tombstones: list[Tombstone]) -> None:
         """Step 5."""
@@ -319,7 +327,7 @@ class GarbageCollector:
             if there is not None:
                 log.error("inode %d has a tombstone and is there; run fs3 check", late.inode)
                 return False
-            length = self._chunks.query_length(late.inode, late.layout)
+            length = self._length(late.inode, late.layout)
             if length:
                 self._chunks.remove_chunks(late.inode, late.layout, length)
             failpoint("gc.swept")

@@ -1,7 +1,7 @@
 """The inode record: load, store, check. Key: INOD (fs3/kv/keys.py).
 
-Record, little-endian, schema 2: the fields of _RECORD in the order of the class, then the target
-of a symbolic link. Schema 1 has no `quota`.
+Record, little-endian, schema 3: the fields of _RECORD in the order of the class, then the target
+of a symbolic link. Schema 2 has no `allocated`, schema 1 no `quota` either.
 
 - nlink: entries of a file; 2 + subdirectories of a directory; 0 = no name any more, waiting in the
 gc queue.
@@ -12,9 +12,10 @@ gc queue.
 - mtime_set_ns: when mtime was last set explicitly, 0 when a write was later (see sync.py).
 - truncate_epoch: grows with each truncate; a session that is older has to measure (see session.py).
 - flags: HAS_DATA, REMOVING, LINKABLE below; and those of meta.InodeFlag, which everybody may see.
-
 - quota: the directory whose tree account it counts for (quota.py); its own number for that
 directory itself; 0 = none.
+- allocated: bytes that storage held of a file with holes (flag SPARSE) when it was last asked; 0 of
+one without, where it is `size`.
 
 `acl` is no part of the record: load() and find() fill it in from the access ACL (xattr.py).
 `charged` neither: what the stored record counts for, so that a change of it moves accounts.
@@ -31,19 +32,20 @@ from fs3.errors import Damaged, Status
 from fs3.kv import keys
 from fs3.kv.api import Transaction
 from fs3.meta import acl as acls
+from fs3.meta import appends, xattr
 from fs3.meta import quota as quotas
-from fs3.meta import xattr
 from fs3.meta.acl import Acl
 from fs3.meta.faults import no_inode, refuse
 from fs3.meta.quota import Charge
 from fs3.types import ROOT_INODE
 
-SCHEMA = 2
+SCHEMA = 3
 FILE, DIRECTORY, SYMLINK, FIFO, SOCKET, CHAR_DEVICE, BLOCK_DEVICE = range(1, 8)  # meta.FileType
 
 HAS_DATA = 1  # flag: chunks may exist on storage
 REMOVING = 2  # flag: gc has begun to remove the chunks; the inode cannot be opened any more
 WRITABLE = 8  # flag: a capability to write to it was given out, once
+SPARSE = 1 << 16  # flag: less than `size` is stored, as far as is known
 LINKABLE = 0x400  # flag: made by O_TMPFILE without O_EXCL, and has had no name yet
 
 # The flags of chattr(1), with its numbers.
@@ -53,8 +55,11 @@ VISIBLE_FLAGS = CHATTR_FLAGS | xattr.HAS_XATTRS | xattr.HAS_ACCESS_ACL | xattr.H
 
 SETUID, SETGID, STICKY = 0o4000, 0o2000, 0o1000
 
-_RECORD = struct.Struct("<BBHIIIIQqqqqqQQIIQIIIIQQ")
-_RECORD_1 = struct.Struct("<BBHIIIIQqqqqqQQIIQIIIIQ")
+_RECORD = struct.Struct("<BBHIIIIQqqqqqQQIIQIIIIQQQ")
+_FIXED_BYTES = {  # of the records of older schemas
+    1: struct.calcsize("<BBHIIIIQqqqqqQQIIQIIIIQ"),
+    2: struct.calcsize("<BBHIIIIQqqqqqQQIIQIIIIQQ"),
+}
 
 
 class Layout(NamedTuple):
@@ -101,6 +106,7 @@ class Inode:
     parent: int = 0
     layout: Layout = NO_LAYOUT
     quota: int = 0
+    allocated: int = 0
     target: bytes = b""
     acl: Acl | None = None
     charged: Charge | None = None
@@ -115,6 +121,8 @@ class Inode:
             raise self._damaged(f"parent {self.parent} of type {self.type}")
         if self.size > limits.FILE_BYTES_MAX:
             raise self._damaged(f"size {self.size}")
+        if self.allocated and not self.flags & SPARSE:
+            raise self._damaged(f"allocated {self.allocated} of a file without holes")
         if len(self.target) != (self.size if self.type == SYMLINK else 0):
             raise self._damaged(f"target of {len(self.target)} bytes, size {self.size}")
         if self.type == FILE and (self.layout.chunk_size == 0 or self.layout.stripe == 0):
@@ -159,6 +167,7 @@ class Inode:
                 self.parent,
                 *self.layout,
                 self.quota,
+                self.allocated,
             )
             + self.target
         )
@@ -179,14 +188,40 @@ class Inode:
             rdev=self.rdev,
             version=self.version,
             layout=self.layout.message() if self.type <= DIRECTORY else None,
-            blocks=(self.size + 511) >> 9,
+            blocks=(self.stored + 511) >> 9,
             data_version=self.data_version,
             flags=self.flags & VISIBLE_FLAGS,
         )
 
     def charge(self) -> Charge:
         """What it counts for, as it is now."""
-        return Charge(self.uid, self.quota, self.size if self.type == FILE else 0)
+        return Charge(self.uid, self.quota, self.stored if self.type == FILE else 0)
+
+    @property
+    def stored(self) -> int:
+        """Bytes that lie on storage, copies not counted."""
+        return self.allocated if self.flags & SPARSE else self.size
+
+    def resize(self, size: int) -> None:
+        """Without a byte of new data: what is added is a hole. Where the end of a file with holes
+        goes, it is not known how much of them goes with it: that is asked after the cut."""
+        stored = min(self.stored, size)
+        had_holes = self.flags & SPARSE and size
+        self.size = size
+        self.note_stored(stored)
+        if had_holes:
+            self.flags |= SPARSE
+            self.allocated = stored
+
+    def note_stored(self, stored: int) -> None:
+        """What storage holds of a file of this size. Bytes beyond it are somebody's who has not
+        settled yet, so more than `size` says nothing about holes."""
+        if stored < self.size:
+            self.flags |= SPARSE
+            self.allocated = stored
+        else:
+            self.flags &= ~SPARSE
+            self.allocated = 0
 
     def add_subdirectories(self, change: int) -> None:
         """A directory without a name has nlink 0 whatever is in it: a tree in removal (tree.py)."""
@@ -198,10 +233,17 @@ class Inode:
         self.mtime_ns = self.ctime_ns = now_ns
 
 
+def _of_this_schema(record: bytes) -> bytes:
+    """Of an older one: the fields that it lacks are 0."""
+    fixed = _FIXED_BYTES.get(record[0]) if record else None
+    if fixed is None or len(record) < fixed:
+        return record
+    return bytes([SCHEMA]) + record[1:fixed] + bytes(_RECORD.size - fixed) + record[fixed:]
+
+
 def decode(number: int, record: bytes) -> Inode:
     """Raises Damaged when the record is too short, of another schema, or fails check()."""
-    if record[:1] == b"\x01" and len(record) >= _RECORD_1.size:
-        record = bytes([SCHEMA]) + record[1 : _RECORD_1.size] + bytes(8) + record[_RECORD_1.size :]
+    record = _of_this_schema(record)
     if len(record) < _RECORD.size or record[0] != SCHEMA:
         raise Damaged(
             Status.CHECKSUM_MISMATCH,
@@ -212,6 +254,7 @@ def decode(number: int, record: bytes) -> Inode:
     inode = Inode(number, *fields[1:18])
     inode.layout = Layout._make(fields[18:23])
     inode.quota = fields[23]
+    inode.allocated = fields[24]
     inode.target = record[_RECORD.size :]
     inode.check()
     inode.charged = inode.charge()
@@ -260,6 +303,7 @@ def store(txn: Transaction, inode: Inode) -> None:
 def erase(txn: Transaction, inode: Inode) -> None:
     """The record goes, with everything that belongs to it alone; it counts no more."""
     xattr.remove_all(txn, inode)
+    appends.remove(txn, inode.number)
     txn.clear(keys.inode(inode.number))
     quotas.move(txn, inode.charged, None)
     if inode.quota == inode.number:

@@ -2,7 +2,7 @@
 
     held      executed and committed; the reply waits until the truncate of the inode has finished
     blocked   not executed; runs again when the truncate that was in its way has finished
-    measured  not executed; runs again when storage has told the length of the inode
+    measured  not executed; runs again when storage has told what it holds of the inode
     locking   executed and committed: it waits for a lock, by a row of the KV; the reply waits until
               the lock is granted, but not longer than LOCK_HOLD_S: then the client asks again
 
@@ -68,6 +68,10 @@ class Pending:
 
     def take_blocked(self, inode: int) -> list[Call]:
         return self._blocked.pop(inode, [])
+
+    def put_back_measured(self, inode: int, calls: list[Call]) -> None:
+        """Storage did not tell; they wait on."""
+        self._measured[inode][:0] = calls
 
     def take_measured(self, inode: int) -> list[Call]:
         return self._measured.pop(inode, [])

@@ -7,6 +7,13 @@ from typing import NamedTuple, Protocol
 from fs3.meta.inode import Layout
 
 
+class Measure(NamedTuple):
+    """What storage holds of a file."""
+
+    length: int  # one past the last byte; 0 when it holds none
+    stored: int  # bytes, copies not counted
+
+
 class ChunkPort(Protocol):
     """Whole-chunk work on storage. Every call blocks, and raises Fs3Error when it did not happen in
     full; all can be repeated. Called from job threads only, never from the thread that answers."""
@@ -18,8 +25,7 @@ class ChunkPort(Protocol):
     def remove_chunks(self, inode: int, layout: Layout, size: int) -> None:
         """As truncate to 0, given that storage holds nothing at or beyond `size`."""
 
-    def query_length(self, inode: int, layout: Layout) -> int:
-        """One past the last byte that storage holds; 0 when it holds none."""
+    def measure(self, inode: int, layout: Layout) -> Measure: ...
 
 
 class Space(NamedTuple):

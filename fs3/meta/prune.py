@@ -19,7 +19,7 @@ from fs3.kv.api import Transaction
 from fs3.meta import inode as inodes
 from fs3.meta import locks, session
 from fs3.meta.inode import HAS_DATA, Inode
-from fs3.meta.ports import ChunkPort, Jobs
+from fs3.meta.ports import ChunkPort, Jobs, Measure
 from fs3.runtime.failpoint import failpoint
 
 if TYPE_CHECKING:
@@ -101,9 +101,9 @@ class ClientPruner:
 
     def _end(self, client: bytes, number: int, session_id: bytes) -> None:
         (inode,) = self._store.transact([lambda txn: inodes.find(txn, number)])
-        length = 0
+        measure = Measure(0, 0)
         if inode is not None:
-            length = self._chunks.query_length(number, inode.layout)
+            measure = self._chunks.measure(number, inode.layout)
             failpoint("prune.measured")
         epoch = inode.truncate_epoch if inode is not None else 0
         now_ns = self._store.wall_ns()
@@ -117,7 +117,7 @@ class ClientPruner:
             if found is not None:
                 if found.truncate_epoch != epoch:
                     return False
-                _settle(found, length, now_ns)
+                _settle(found, measure, now_ns)
                 inodes.store(txn, found)
             txn.clear(row)
             txn.clear(keys.client_session(client, number, session_id))
@@ -142,10 +142,11 @@ def _sessions_of(client: bytes, txn: Transaction) -> list[tuple[int, bytes]]:
     return session.of_client(txn, client, SESSIONS_PER_STEP)
 
 
-def _settle(inode: Inode, length: int, now_ns: int) -> None:
+def _settle(inode: Inode, measure: Measure, now_ns: int) -> None:
     """What the client wrote is not known: the content counts as changed."""
-    inode.size = max(inode.size, length)
+    inode.size = max(inode.size, measure.length)
+    inode.note_stored(measure.stored)
     inode.data_version += 1
     inode.ctime_ns = now_ns
-    if length:
+    if measure.length:
         inode.flags |= HAS_DATA

@@ -14,13 +14,14 @@ Every change of an inode changes its accounts in the same transaction (inode.sto
 An account is the sum of rows, one per process that writes the store (Transaction.writer): on a
 distributed store two services that create files for one user do not meet in one row.
 
-Limits are enforced when something is created, given away (chown), or made longer by a truncate or
-an allocation. A settlement is never refused: the bytes are on their chains and were acknowledged.
-So an account may go beyond its limit by
+Limits are enforced when something is created, given away (chown), or allocated (fallocate). A
+truncate that makes a file longer makes a hole, which counts nothing. A settlement is never refused:
+the bytes are on their chains and were acknowledged. So an account may go beyond its limit by
 
 - what its clients wrote since they last settled: a client whose file is under a limit settles
-  whenever it has made it longer by GROWTH_UNSETTLED_MAX (native/client/writer.cc), and refuses to
-  make it longer once the service said that the account is full;
+  whenever it has written GROWTH_UNSETTLED_MAX to it (native/client/writer.cc), and once the service
+  said that the account is full it refuses to make the file longer, or to write to one with holes
+  (it does not know what is below the bytes);
 - what other services admit during one transaction of this one.
 """
 

@@ -22,7 +22,7 @@ more. The version of the inode tells: every change of its names or its link coun
 | drop_xattr | an extended attribute of a missing inode goes |
 | xattr_flags | the flags of an inode become those of the attributes that are there |
 | acl_mode | an access ACL takes over the mode; one that says no more goes |
-| drop_intent | a truncate of something that is no file goes |
+| drop_intent, drop_appends | a truncate of what is no file goes; what was reserved there |
 | drop_tree | a row of a tree in removal goes whose inode is gone, has a name, or is no directory |
 | recount | an account gets the difference to what its inodes add up to; `key` ends with it |
 | drop_limit | a limit of a tree goes whose directory is none |
@@ -281,6 +281,14 @@ def _drop_intent(txn: Transaction, mend: Mend, world: World) -> str:
     return f"the truncate of inode {mend.inode}, which is no file, is removed"
 
 
+def _drop_appends(txn: Transaction, mend: Mend, world: World) -> str:
+    inode = inodes.find(txn, mend.inode)
+    _require(inode is None or inode.type != FILE)
+    _require(mend.key == keys.appends(mend.inode) and txn.get(mend.key) is not None)
+    txn.clear(mend.key)
+    return f"what was reserved at the end of inode {mend.inode}, which is no file, is removed"
+
+
 def _drop_tree(txn: Transaction, mend: Mend, world: World) -> str:
     inode = inodes.find(txn, mend.inode)
     _require(inode is None or inode.nlink or not inode.is_directory)
@@ -376,6 +384,7 @@ _MENDS: dict[str, Callable[[Transaction, Mend, World], str]] = {
     "xattr_flags": _xattr_flags,
     "acl_mode": _acl_mode,
     "drop_intent": _drop_intent,
+    "drop_appends": _drop_appends,
     "drop_tree": _drop_tree,
     "recount": _recount,
     "drop_limit": _drop_limit,

@@ -12,7 +12,7 @@ from fs3 import limits
 from fs3.kv.api import Transaction
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
-from fs3.meta.inode import HAS_DATA, Inode
+from fs3.meta.inode import HAS_DATA, SPARSE, Inode
 from fs3.meta.permission import Caller
 from fs3.meta.privileges import drop_privileges
 from fs3.meta.session import Session
@@ -27,17 +27,24 @@ def settle(
     *,
     written_end: int,
     mtime_ns: int | None,
+    measure: bool,
     where: str,
 ) -> None:
-    """Changes `inode` (the caller stores it). `session` is None when it was pruned. `mtime_ns` is
-    the time of the last write by the client's clock, None = now."""
+    """`measure`: holes may have come or gone, so storage is asked how much there is. Changes
+    `inode` (the caller stores it). `session` is None when it was pruned. `mtime_ns` is the time of
+    the last write by the client's clock, None = now."""
     if written_end > limits.FILE_BYTES_MAX:
         raise refuse(errno.EFBIG, where, f"written_end: {written_end} is beyond the largest file")
     wait_for_intent(txn, inode)
+    behind = session is None or session.truncate_epoch != inode.truncate_epoch
+    dense = not inode.flags & SPARSE
     if written_end > inode.size:
-        if session is None or session.truncate_epoch != inode.truncate_epoch:
-            written_end = min(written_end, context.measured_length(inode))
+        if behind:
+            written_end = min(written_end, context.measure(inode).length)
+            measure = True
         inode.size = max(inode.size, written_end)
+    if measure or not dense:
+        inode.note_stored(context.measure(inode).stored)
     writer = Caller(session.uid, session.gid) if session is not None else context.caller
     drop_privileges(txn, inode, writer, root_keeps_mode=True)
     _content_changed(inode, context, mtime_ns)

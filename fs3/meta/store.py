@@ -35,7 +35,6 @@ from fs3.meta.context import Environment, IntentPending, LengthNeeded, LockWait
 from fs3.meta.faults import refuse
 from fs3.meta.idempotency import GENERATION_S, Idempotency, Recorded
 from fs3.meta.identity import IdentityPolicy
-from fs3.meta.inode import Layout
 from fs3.meta.layouts import LayoutPolicy
 from fs3.meta.leadership import Leadership
 from fs3.meta.leases import LeaseTable
@@ -396,12 +395,7 @@ class MetaStore:
             self._truncations.look(error.inode)
         elif isinstance(error, LengthNeeded):
             call.parked_ns = call.parked_ns or self._clock.monotonic_ns()
-            if self._pending.measure(error.inode, call):
-                self._jobs.spawn(
-                    partial(
-                        self._measure, error.inode, error.truncate_epoch, error.layout, RETRY_S_MIN
-                    )
-                )
+            self._wait_for_measure(error, call)
         elif isinstance(error, Fs3Error):
             answers.append(failure(call.token, error))
         else:
@@ -500,20 +494,33 @@ class MetaStore:
 
     # -- lengths -------------------------------------------------------------------------------
 
-    def _measure(self, inode: int, epoch: int, layout: Layout, pause_s: float) -> None:
+    def _wait_for_measure(self, needed: LengthNeeded, call: Call) -> None:
+        """REQUIRES: the lock."""
+        if self._pending.measure(needed.inode, call):
+            self._jobs.spawn(partial(self._measure, needed, RETRY_S_MIN))
+
+    def _measure(self, needed: LengthNeeded, pause_s: float) -> None:
+        """For those who wait now. Whoever comes while storage is asked gets an answer of his own:
+        this one may be older than what he wrote."""
+        inode = needed.inode
+        with self.lock:
+            waiting = self._pending.take_measured(inode)
+        if not waiting:
+            return
         try:
-            length = self._chunks.query_length(inode, layout)
+            measure = self._chunks.measure(inode, needed.layout)
             failpoint("store.measured")
         except OSError as error:
             log.info("length of inode %d is asked again later: %s", inode, error)
+            with self.lock:
+                self._pending.put_back_measured(inode, waiting)
             again = min(pause_s * 2, RETRY_S_MAX)
-            self._jobs.later(pause_s, partial(self._measure, inode, epoch, layout, again))
+            self._jobs.later(pause_s, partial(self._measure, needed, again))
             return
         answers: list[Answer] = []
         with self.lock:
-            waiting = self._pending.take_measured(inode)
             for call in waiting:
-                call.context.measured[inode] = (epoch, length)
+                call.context.measured[inode] = (needed.truncate_epoch, measure)
             self._execute_parked(waiting, answers)
         self._send(answers)
 

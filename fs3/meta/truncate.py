@@ -12,7 +12,6 @@ from fs3.meta.faults import refuse
 from fs3.meta.inode import Inode
 from fs3.meta.intent import TruncateIntent
 from fs3.meta.privileges import drop_privileges
-from fs3.meta.quota import Usage, require_room
 
 
 def wait_for_intent(txn: Transaction, inode: Inode) -> None:
@@ -30,9 +29,6 @@ def truncate(txn: Transaction, inode: Inode, size: int, context: Context, where:
     if size > limits.FILE_BYTES_MAX:
         raise refuse(errno.EFBIG, where, f"size: {size}, at most {limits.FILE_BYTES_MAX}")
     wait_for_intent(txn, inode)
-    if size > inode.size:
-        more = Usage(size - inode.size, 0)
-        require_room(txn, context.env.limited, inode.charge(), more, where)
     open_for_write = session.is_open_for_write(txn, inode.number)
     if open_for_write or (inode.has_data and size < inode.size):
         inode.truncate_epoch += 1
@@ -48,7 +44,7 @@ def truncate(txn: Transaction, inode: Inode, size: int, context: Context, where:
         context.hold = inode.number
         if open_for_write:
             _refresh_own_sessions(txn, inode, context.client)
-    inode.size = size
+    inode.resize(size)
     inode.data_version += 1
     inode.mtime_ns = inode.ctime_ns = context.now_ns
     inode.mtime_set_ns = 0

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from fs3.kv.api import Transaction
 from fs3.meta import inode as inodes
 from fs3.meta import intent, session
-from fs3.meta.inode import HAS_DATA, Layout
+from fs3.meta.inode import HAS_DATA, SPARSE, Inode
 from fs3.meta.intent import TruncateIntent
 from fs3.meta.pending import Pending
 from fs3.meta.ports import ChunkPort, Jobs
@@ -88,30 +88,38 @@ class Truncations:
     def _cut(self, wanted: TruncateIntent, pause_s: float) -> None:
         """Step 2."""
         try:
-            (layout,) = self._store.transact([partial(_layout_to_cut, wanted)])
-            if layout is not None:
-                end = wanted.old_size
-                if wanted.measure:
-                    end = max(end, self._chunks.query_length(wanted.inode, layout))
-                    failpoint("truncation.measured")
-                if wanted.new_size == 0:
-                    self._chunks.remove_chunks(wanted.inode, layout, end)
-                elif end > wanted.new_size:
-                    self._chunks.truncate_chunks(wanted.inode, layout, end, wanted.new_size)
+            (inode,) = self._store.transact([partial(_inode_to_cut, wanted)])
+            stored = self._cut_chunks(wanted, inode) if inode is not None else None
             failpoint("truncation.cut")
         except OSError as error:
             self._later(wanted.inode, pause_s, self._cut, wanted, error)
             return
-        self._clear(wanted, RETRY_S_MIN)
+        self._clear((wanted, stored), RETRY_S_MIN)
 
-    def _clear(self, wanted: TruncateIntent, pause_s: float) -> None:
+    def _cut_chunks(self, wanted: TruncateIntent, inode: Inode) -> int | None:
+        """What storage holds afterwards, where that is not known without asking: None where it
+        is."""
+        end = wanted.old_size
+        if wanted.measure:
+            end = max(end, self._chunks.measure(wanted.inode, inode.layout).length)
+            failpoint("truncation.measured")
+        if wanted.new_size == 0:
+            self._chunks.remove_chunks(wanted.inode, inode.layout, end)
+        elif end > wanted.new_size:
+            self._chunks.truncate_chunks(wanted.inode, inode.layout, end, wanted.new_size)
+        if not inode.flags & SPARSE:
+            return None
+        return self._chunks.measure(wanted.inode, inode.layout).stored
+
+    def _clear(self, cut: tuple[TruncateIntent, int | None], pause_s: float) -> None:
         """Step 3. Repeated by itself: after it has happened, unknown to us, a cut would take what
         was written since."""
+        wanted, stored = cut
         try:
-            self._store.transact([partial(_clear_intent, wanted)])
+            self._store.transact([partial(_clear_intent, wanted, stored)])
             failpoint("truncation.cleared")
         except OSError as error:
-            self._later(wanted.inode, pause_s, self._clear, wanted, error)
+            self._later(wanted.inode, pause_s, self._clear, cut, error)
             return
         self._end(wanted.inode)
 
@@ -132,20 +140,25 @@ class Truncations:
         self._jobs.later(pause_s, partial(step, subject, min(pause_s * 2, RETRY_S_MAX)))
 
 
-def _layout_to_cut(wanted: TruncateIntent, txn: Transaction) -> Layout | None:
+def _inode_to_cut(wanted: TruncateIntent, txn: Transaction) -> Inode | None:
     """None when there is nothing to cut: no inode, or the intent is not this one any more."""
     inode = inodes.find(txn, wanted.inode)
     if inode is None or intent.find(txn, wanted.inode) != wanted:
         return None
-    return inode.layout
+    return inode
 
 
-def _clear_intent(wanted: TruncateIntent, txn: Transaction) -> None:
+def _clear_intent(wanted: TruncateIntent, stored: int | None, txn: Transaction) -> None:
     if intent.find(txn, wanted.inode) != wanted:
         return
     intent.remove(txn, wanted.inode)
     inode = inodes.find(txn, wanted.inode)
-    if inode is None or wanted.new_size > 0 or not inode.flags & HAS_DATA:
+    if inode is None:
+        return
+    if stored is not None and stored != inode.stored:
+        inode.note_stored(stored)
+        inodes.store(txn, inode)
+    if wanted.new_size > 0 or not inode.flags & HAS_DATA:
         return
     if not session.is_open_for_write(txn, wanted.inode):
         inode.flags &= ~HAS_DATA  # storage holds nothing of it any more

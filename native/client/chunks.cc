@@ -53,13 +53,7 @@ class ServerCredential : public Credential {
   }
 };
 
-struct Job {
-  std::shared_ptr<Core> core;
-  Lane* lane = nullptr;
-  uint64_t inode = 0;
-  std::shared_ptr<Placement> placement;
-  std::shared_ptr<Credential> credential = std::make_shared<ServerCredential>();
-};
+using Job = ChunkJob;
 
 Result<Job> make_job(std::shared_ptr<Core> core, uint64_t inode, const std::string& layout) {
   if (!core->keyring) {
@@ -73,7 +67,8 @@ Result<Job> make_job(std::shared_ptr<Core> core, uint64_t inode, const std::stri
   auto placement = Placement::create(parsed);
   if (!placement.ok()) return placement.status();
   Lane* lane = &core->lane();
-  return Job{std::move(core), lane, inode, std::move(placement).value()};
+  return Job{std::move(core), lane, inode, std::move(placement).value(),
+             std::make_shared<ServerCredential>()};
 }
 
 template <typename Request>
@@ -178,49 +173,60 @@ void for_stripe(const Job& job, Function<void(uint64_t, Function<void(Status)>)>
   }
 }
 
-// Removes the chunks of one chain from index `first` on, until storage says that none is left. Each
-// round asks for the highest one; where chunks are dense the whole range goes in one round, in a
-// sparse file one chunk at a time from the top, so holes cost nothing.
+constexpr uint32_t kRunsMax = 1024;
+
+// Removes the chunks of one stripe position from index `first` on: page by page as storage lists
+// them, until a whole pass finds none.
 class ChainRemoval : public std::enable_shared_from_this<ChainRemoval> {
  public:
   ChainRemoval(Job job, uint64_t position, uint64_t first, Function<void(Status)> done)
-      : job_(std::move(job)), position_(position), first_(first), done_(std::move(done)) {
+      : job_(std::move(job)), done_(std::move(done)) {
     uint64_t stripe = job_.placement->stripe();
-    begin_ = first_ - first_ % stripe + position_;
-    if (begin_ < first_) begin_ += stripe;
+    begin_ = first - first % stripe + position;
+    if (begin_ < first) begin_ += stripe;
   }
 
-  void round() {
-    query_last(job_, position_,
-               [self = shared_from_this()](Result<proto::storage::QueryLastReply> last) {
-                 self->found(std::move(last));
-               });
+  void pass() {
+    removed_ = 0;
+    next_page(begin_);
   }
 
  private:
-  void found(Result<proto::storage::QueryLastReply> last) {
-    if (!last.ok()) return finish(last.status());
-    if (!last->found() || last->index() < begin_) return finish(Status());
-    uint64_t stripe = job_.placement->stripe();
-    uint64_t possible = (last->index() - begin_) / stripe + 1;
-    next_ = possible / 4 <= last->chunks() ? begin_ : last->index();
-    end_ = last->index();
-    removing_ = true;
-    fill_window();
+  void next_page(uint64_t from) {
+    query_runs(job_, from, kRunsMax, [self = shared_from_this()](Result<ChunkRunPage> page) {
+      if (!page.ok()) return self->finish(page.status());
+      self->page_ = std::move(page).value();
+      self->run_ = self->in_run_ = 0;
+      self->removing_ = true;
+      self->fill_window();
+    });
   }
 
   void fill_window() {
-    while (open_ < kRemovalsMax && next_ <= end_ && error_.ok()) {
-      uint64_t index = next_;
-      next_ += job_.placement->stripe();
+    while (open_ < kRemovalsMax && run_ < page_.runs.size() && error_.ok()) {
+      const ChunkRun& run = page_.runs[run_];
+      uint64_t index = run.index + in_run_ * job_.placement->stripe();
+      if (++in_run_ == run.count) {
+        ++run_;
+        in_run_ = 0;
+      }
       ++open_;
+      ++removed_;
       update_chunk(job_, index, 0, [self = shared_from_this()](Status status) {
         self->removed(std::move(status));
       });
     }
     if (open_ > 0) return;
     removing_ = false;
-    error_.ok() ? round() : finish(error_);
+    if (!error_.ok()) return finish(error_);
+    if (page_.through != UINT64_MAX) return next_page(aligned(page_.through));
+    removed_ > 0 ? pass() : finish(Status());
+  }
+
+  // The first index of this position from `index` on.
+  uint64_t aligned(uint64_t index) const {
+    uint64_t stripe = job_.placement->stripe();
+    return index + (stripe - (index - begin_) % stripe) % stripe;
   }
 
   void removed(Status status) {
@@ -230,7 +236,7 @@ class ChainRemoval : public std::enable_shared_from_this<ChainRemoval> {
     job_.lane->later([self = shared_from_this()] { self->wake(); });
   }
 
-  // Several removals may have posted a wake; the one that ended the round leaves nothing to do.
+  // Several removals may have posted a wake; the one that ended the page leaves nothing to do.
   void wake() {
     if (removing_) fill_window();
   }
@@ -241,11 +247,11 @@ class ChainRemoval : public std::enable_shared_from_this<ChainRemoval> {
   }
 
   const Job job_;
-  const uint64_t position_;
-  const uint64_t first_;
-  uint64_t begin_ = 0;  // the first index >= first_ of this chain
-  uint64_t next_ = 0;
-  uint64_t end_ = 0;
+  uint64_t begin_ = 0;  // the first index of the position that is to go
+  ChunkRunPage page_;
+  size_t run_ = 0;  // the next chunk to remove: its run, and its place in it
+  uint64_t in_run_ = 0;
+  uint64_t removed_ = 0;  // in this pass
   size_t open_ = 0;
   bool removing_ = false;
   Status error_;
@@ -256,12 +262,51 @@ void remove_from(const Job& job, uint64_t first, Function<void(Status)> done) {
   for_stripe(
       job,
       [job, first](uint64_t position, Function<void(Status)> ended) {
-        std::make_shared<ChainRemoval>(job, position, first, std::move(ended))->round();
+        std::make_shared<ChainRemoval>(job, position, first, std::move(ended))->pass();
       },
       std::move(done));
 }
 
 }  // namespace
+
+void query_runs(const ChunkJob& job, uint64_t first, uint32_t runs_max,
+                Function<void(Result<ChunkRunPage>)> done) {
+  ChunkCall call;
+  call.method = proto::storage::QUERY_CHUNKS;
+  call.placement = job.placement;
+  call.chunk_index = first;
+  call.credential = job.credential;
+  call.fill = [inode = job.inode, placement = job.placement, first, runs_max](const Route& route,
+                                                                              net::CallSpec& spec) {
+    proto::storage::QueryChunksRequest request;
+    request.set_target_id(route.target);
+    request.set_chain_id(route.chain);
+    request.set_chain_version(route.version);
+    request.set_inode(inode);
+    request.set_first(first);
+    request.set_step(placement->stripe());
+    request.set_chunk_size(placement->chunk_size());
+    request.set_limit(runs_max);
+    spec.body = request.SerializeAsString();
+  };
+  call.done = [done = std::move(done)](net::Reply reply) mutable {
+    proto::storage::QueryChunksReply parsed;
+    if (!reply.status.ok()) return done(reply.status);
+    if (!parsed.ParseFromString(reply.body)) {
+      return done(Status(EIO, "client/chunks", "QUERY_CHUNKS: the reply does not decode"));
+    }
+    ChunkRunPage page{{}, parsed.through()};
+    for (const auto& run : parsed.runs()) {
+      if (run.count() > 0) page.runs.push_back({run.index(), run.count(), run.last_length()});
+    }
+    done(std::move(page));
+  };
+  start_chunk_call(job.core, *job.lane, std::move(call));
+}
+
+void remove_chunk(const ChunkJob& job, uint64_t index, Function<void(Status)> done) {
+  update_chunk(job, index, 0, std::move(done));
+}
 
 void truncate_chunks(std::shared_ptr<Core> core, uint64_t inode, const std::string& layout,
                      uint64_t old_size, uint64_t new_size, Function<void(Status)> done) {
@@ -289,26 +334,28 @@ void remove_chunks(std::shared_ptr<Core> core, uint64_t inode, const std::string
       [job = *job, done = std::move(done)]() mutable { remove_from(job, 0, std::move(done)); });
 }
 
-void query_length(std::shared_ptr<Core> core, uint64_t inode, const std::string& layout,
-                  Function<void(Result<uint64_t>)> done) {
+void measure(std::shared_ptr<Core> core, uint64_t inode, const std::string& layout,
+             Function<void(Result<Client::Measure>)> done) {
   auto job = make_job(std::move(core), inode, layout);
   if (!job.ok()) return done(job.status());
-  auto end = std::make_shared<uint64_t>(0);
-  auto each = [job = *job, end](uint64_t position, Function<void(Status)> ended) {
+  auto sum = std::make_shared<Client::Measure>();
+  auto each = [job = *job, sum](uint64_t position, Function<void(Status)> ended) {
     query_last(
         job, position,
-        [job, end, ended = std::move(ended)](Result<proto::storage::QueryLastReply> last) mutable {
+        [job, sum, ended = std::move(ended)](Result<proto::storage::QueryLastReply> last) mutable {
           if (!last.ok()) return ended(last.status());
           if (last->found()) {
-            *end = std::max(*end, last->index() * job.placement->chunk_size() + last->length());
+            uint64_t end = last->index() * job.placement->chunk_size() + last->length();
+            sum->length = std::max(sum->length, end);
           }
+          sum->stored += last->bytes();
           ended(Status());
         });
   };
-  job->lane->run([job = *job, end, each = std::move(each), done = std::move(done)]() mutable {
-    for_stripe(job, std::move(each), [end, done = std::move(done)](Status status) mutable {
+  job->lane->run([job = *job, sum, each = std::move(each), done = std::move(done)]() mutable {
+    for_stripe(job, std::move(each), [sum, done = std::move(done)](Status status) mutable {
       if (!status.ok()) return done(std::move(status));
-      done(*end);
+      done(*sum);
     });
   });
 }

@@ -9,11 +9,15 @@
 #include <utility>
 
 #include "base/check.h"
+#include "client/append.h"
 #include "client/chunks.h"
+#include "client/copy.h"
 #include "client/core.h"
+#include "client/holes.h"
 #include "client/meta.h"
 #include "client/reader.h"
 #include "client/session.h"
+#include "client/space.h"
 #include "client/watch.h"
 #include "client/writer.h"
 #include "meta.pb.h"
@@ -103,7 +107,48 @@ class ClientImpl : public Client {
   void write(FileHandle file, uint64_t offset, Buffer data, WriteAt at,
              Function<void(Result<size_t>)> done) override {
     if (Status status = usable(); !status.ok()) return done(std::move(status));
-    write_file(core_, std::move(file), offset, std::move(data), at, std::move(done));
+    done = synced(file, std::move(done));
+    if (!file->appends() || at != WriteAt::kAsOpened) {
+      bool through = at == WriteAt::kThrough || file->through();
+      return write_file(core_, std::move(file), offset, std::move(data), through, std::move(done));
+    }
+    auto appended = [done = std::move(done)](Result<Appended> result) mutable {
+      if (!result.ok()) return done(result.status());
+      done(result->length);
+    };
+    AppendName name{new_call_name(), false};
+    append_file(core_, file, std::move(data), AppendMode::kBuffered, std::move(name),
+                std::move(appended));
+  }
+
+  void append(FileHandle file, Buffer data, AppendMode mode, AppendName name,
+              Function<void(Result<Appended>)> done) override {
+    if (Status status = usable(); !status.ok()) return done(std::move(status));
+    if (mode != AppendMode::kMoreFollows) done = synced(file, std::move(done));
+    append_file(core_, file, std::move(data), mode, std::move(name), std::move(done));
+  }
+
+  void seek(FileHandle file, uint64_t offset, SeekFor what,
+            Function<void(Result<uint64_t>)> done) override {
+    if (Status status = usable(); !status.ok()) return done(std::move(status));
+    seek_file(core_, file, offset, what, std::move(done));
+  }
+
+  void fallocate(FileHandle file, uint32_t mode, uint64_t offset, uint64_t length,
+                 Function<void(Status)> done) override {
+    if (Status status = usable(); !status.ok()) return done(std::move(status));
+    fallocate_file(core_, file, mode, offset, length, std::move(done));
+  }
+
+  void copy_range(FileHandle from, uint64_t from_offset, FileHandle to, uint64_t to_offset,
+                  uint64_t length, Function<void(Result<uint64_t>)> done) override {
+    if (Status status = usable(); !status.ok()) return done(std::move(status));
+    client::copy_range(core_, from, from_offset, to, to_offset, length, std::move(done));
+  }
+
+  void sync_all(Function<void(Status)> done) override {
+    if (Status status = usable(); !status.ok()) return done(std::move(status));
+    client::sync_all(core_, std::move(done));
   }
 
   void flush(FileHandle file, Function<void(Status)> done) override {
@@ -114,6 +159,11 @@ class ClientImpl : public Client {
   void fsync(FileHandle file, bool durable, Function<void(Status)> done) override {
     if (Status status = usable(); !status.ok()) return done(std::move(status));
     fsync_file(core_, std::move(file), durable, std::move(done));
+  }
+
+  void fdatasync(FileHandle file, Function<void(Status)> done) override {
+    if (Status status = usable(); !status.ok()) return done(std::move(status));
+    fdatasync_file(core_, std::move(file), std::move(done));
   }
 
   void close(FileHandle file, Function<void(Status)> done) override {
@@ -143,9 +193,17 @@ class ClientImpl : public Client {
     if (!file) return false;
     std::lock_guard lock(file->mutex);
     if (!file->unsettled() && file->attr_version <= version) return false;
-    *size = file->size;
+    *size = file->size_seen();
     *mtime_ns = file->unsettled() ? file->mtime_ns : file->attr_mtime_ns;
     return true;
+  }
+
+  uint64_t unsettled_bytes(uint64_t inode) override {
+    if (!usable().ok()) return 0;
+    auto file = core_->files.find(inode);
+    if (!file) return 0;
+    std::lock_guard lock(file->mutex);
+    return file->unsettled_bytes();
   }
 
   Told last_told(const FileHandle& handle) const override {
@@ -185,10 +243,9 @@ class ClientImpl : public Client {
     client::remove_chunks(core_, inode, layout, std::move(done));
   }
 
-  void query_length(uint64_t inode, std::string layout,
-                    Function<void(Result<uint64_t>)> done) override {
+  void measure(uint64_t inode, std::string layout, Function<void(Result<Measure>)> done) override {
     if (Status status = usable(); !status.ok()) return done(std::move(status));
-    client::query_length(core_, inode, layout, std::move(done));
+    client::measure(core_, inode, layout, std::move(done));
   }
 
   void set_server_lease(int64_t until_boottime_ns) override {
@@ -222,6 +279,20 @@ class ClientImpl : public Client {
   }
 
  private:
+  // Of a handle with O_SYNC or O_DSYNC a write answers when it is durable, its length included.
+  template <typename T>
+  Function<void(Result<T>)> synced(const FileHandle& file, Function<void(Result<T>)> done) {
+    if (!file->syncs()) return done;
+    return [core = core_, file, done = std::move(done)](Result<T> result) mutable {
+      if (!result.ok()) return done(result.status());
+      auto settled = [result, done = std::move(done)](Status status) mutable {
+        if (!status.ok()) return done(std::move(status));
+        done(std::move(result));
+      };
+      fsync_file(core, file, true, std::move(settled));
+    };
+  }
+
   Status usable() const {
     if (core_->forked()) return forked_status();
     return core_->closed() ? core_->closed_status() : Status();

@@ -77,6 +77,20 @@ class LeaseHolder {
   virtual void recalled(uint64_t sequence, std::vector<Recall> recalls, Function<void()> done) = 0;
 };
 
+// What an append has to wait for.
+enum class AppendMode {
+  kBuffered,     // for nothing, unless there is too much that waits already
+  kMoreFollows,  // the same, and the next append is the rest of the same write(2)
+  kPlaced,       // for its place
+};
+struct Appended {
+  static constexpr uint64_t kUnplaced = UINT64_MAX;
+  size_t length = 0;
+  uint64_t offset = kUnplaced;
+};
+
+enum class SeekFor { kData, kHole };
+
 class Client {
  public:
   // Uses `reactors` (at least one, outliving the client), or makes its own thread when empty.
@@ -96,6 +110,13 @@ class Client {
     std::string client_id;  // 16 bytes
     uint64_t request_id = 0;
   };
+  // Under which the place of an append is asked for, if the append has to wait for it.
+  struct AppendName {
+    CallName call;  // new_call_name(), or the one of a process before this
+    // That process may have asked, as the last append of what it asked for together: then the place
+    // is the same as it was.
+    bool repeated = false;
+  };
   // A name that no call of this client has.
   virtual CallName new_call_name() = 0;
   // As meta_call, under a name that another process may have used for the same call.
@@ -114,10 +135,32 @@ class Client {
   // close of every handle that was open.
   virtual void write(FileHandle file, uint64_t offset, Buffer data, WriteAt at,
                      Function<void(Result<size_t>)> done) = 0;
+  // To the end of the file, whoever else appends to it: never over the bytes of somebody else, and
+  // whole at its place (append.h). The handle need not be open for appending.
+  virtual void append(FileHandle file, Buffer data, AppendMode mode, AppendName name,
+                      Function<void(Result<Appended>)> done) = 0;
+  // As SEEK_DATA and SEEK_HOLE of lseek(2): the first byte at or after `offset` that is data, or
+  // not (the end of the file is a hole). ENXIO at or beyond the end, and when no data follows.
+  virtual void seek(FileHandle file, uint64_t offset, SeekFor what,
+                    Function<void(Result<uint64_t>)> done) = 0;
+  // As fallocate(2) with these flags: 0 or KEEP_SIZE (space for the range: ENOSPC when the cluster
+  // cannot hold it now; nothing is reserved), PUNCH_HOLE | KEEP_SIZE, ZERO_RANGE with or without
+  // KEEP_SIZE (both give whole chunks back and write zeros to the rest). Other clients see it when
+  // `done` runs. EOPNOTSUPP for other flags.
+  virtual void fallocate(FileHandle file, uint32_t mode, uint64_t offset, uint64_t length,
+                         Function<void(Status)> done) = 0;
+  // As copy_file_range(2): at most `length` bytes, fewer at the end of `from`, and as many as suits
+  // one call. The bytes pass through this process, not through the caller; holes are not filled,
+  // and made where there was data. EINVAL when the ranges of one file overlap.
+  virtual void copy_range(FileHandle from, uint64_t from_offset, FileHandle to, uint64_t to_offset,
+                          uint64_t length, Function<void(Result<uint64_t>)> done) = 0;
   // Sends what is buffered and waits for the chains to acknowledge it.
   virtual void flush(FileHandle file, Function<void(Status)> done) = 0;
   // flush, then settle length and times with the metadata service (durable: on stable storage).
   virtual void fsync(FileHandle file, bool durable, Function<void(Status)> done) = 0;
+  // fsync, but for times: where the length is durable already, the service is told of what was
+  // written, and its log is not waited for.
+  virtual void fdatasync(FileHandle file, Function<void(Status)> done) = 0;
   // fsync's work, and the end of the session. The handle is dead afterwards whatever the status.
   virtual void close(FileHandle file, Function<void(Status)> done) = 0;
   // Before a change that earlier writes of this client must not follow (a truncate, times set by
@@ -125,6 +168,8 @@ class Client {
   // heard of it. Errors of buffered writes stay with the handles that were open; here they count
   // only when the write may still arrive. Nothing to do when the inode is not open.
   virtual void settle(uint64_t inode, Function<void(Status)> done) = 0;
+  // fsync of every file that is open here: syncfs(2). `done` gets the first error.
+  virtual void sync_all(Function<void(Status)> done) = 0;
   // After a truncate by SETATTR: forget buffered bytes beyond, adopt the size and the inode's
   // version. (Call settle before SETATTR.)
   virtual void note_truncated(uint64_t inode, uint64_t size, uint64_t version) = 0;
@@ -132,6 +177,9 @@ class Client {
   // writes, or a later answer of the service that overtook them. False: nothing, or the inode is
   // not open here. `mtime_ns` 0: not known.
   virtual bool local_size(uint64_t inode, uint64_t version, uint64_t* size, int64_t* mtime_ns) = 0;
+  // Bytes that were written here and are not settled: at most so much more than the service knows
+  // of is stored.
+  virtual uint64_t unsettled_bytes(uint64_t inode) = 0;
   // The newest that the service said of an open file.
   struct Told {
     uint64_t version, size;
@@ -157,9 +205,12 @@ class Client {
                                uint64_t new_size, Function<void(Status)> done) = 0;
   virtual void remove_chunks(uint64_t inode, std::string layout, uint64_t size,
                              Function<void(Status)> done) = 0;
-  // The end of the last byte that storage holds for the inode.
-  virtual void query_length(uint64_t inode, std::string layout,
-                            Function<void(Result<uint64_t>)> done) = 0;
+  // What storage holds for the inode: the end of the last byte, and how many bytes there are.
+  struct Measure {
+    uint64_t length = 0, stored = 0;
+  };
+  virtual void measure(uint64_t inode, std::string layout,
+                       Function<void(Result<Measure>)> done) = 0;
 
   // Chunk updates are sent until then and no later, on CLOCK_BOOTTIME; never called: without end.
   // Where several metadata services share the work, another one takes over what this one had begun

@@ -183,6 +183,31 @@ bool DirtyChunks::overlaps(uint64_t offset, uint64_t length) const {
   return false;
 }
 
+std::vector<Gap> DirtyChunks::ranges(uint64_t offset, uint64_t end) const {
+  std::vector<std::pair<uint64_t, uint64_t>> all;  // begin, end
+  auto take = [&](uint64_t begin, uint64_t size) {
+    uint64_t from = std::max(begin, offset), to = std::min(begin + size, end);
+    if (from < to) all.emplace_back(from, to);
+  };
+  for (auto it = chunks_.lower_bound(offset / chunk_size_); it != chunks_.end(); ++it) {
+    uint64_t base = it->first * chunk_size_;
+    if (base >= end) break;
+    const auto& flying = it->second.flying;
+    if (flying) take(base + flying->offset, flying->length);
+    for (const auto& [start, extent] : it->second.waiting) take(base + start, extent.data.size());
+  }
+  std::sort(all.begin(), all.end());
+  std::vector<Gap> merged;
+  for (auto [from, to] : all) {
+    if (merged.empty() || from > merged.back().offset + merged.back().length) {
+      merged.push_back({from, to - from});
+    } else {
+      merged.back().length = std::max(merged.back().length, to - merged.back().offset);
+    }
+  }
+  return merged;
+}
+
 uint64_t DirtyChunks::want_all() {
   for (auto& [index, chunk] : chunks_) {
     chunk.wanted_epoch = epoch_;
@@ -250,6 +275,13 @@ std::optional<Run> DirtyChunks::take() {
     return run;
   }
   return std::nullopt;
+}
+
+bool DirtyChunks::claim(uint64_t index) {
+  Chunk& chunk = chunks_[index];
+  if (chunk.flying || !chunk.waiting.empty()) return false;
+  chunk.flying = Flying{};
+  return true;
 }
 
 void DirtyChunks::finish(uint64_t index) {

@@ -49,6 +49,8 @@ class DirtyChunks {
 
   // Some byte of [offset, offset + length) is dirty.
   bool overlaps(uint64_t offset, uint64_t length) const;
+  // What is dirty of [offset, end): in order, not empty, not adjacent.
+  std::vector<Gap> ranges(uint64_t offset, uint64_t end) const;
 
   // Ends the current epoch and wants everything of it sent. Returns the epoch.
   uint64_t want_all();
@@ -56,7 +58,10 @@ class DirtyChunks {
   uint64_t want(uint64_t first, uint64_t last);
   // The next run of a wanted chunk that has none in flight; it is in flight from now on.
   std::optional<Run> take();
-  // The run in flight of this chunk has ended, whatever the outcome.
+  // Nothing of this chunk is sent until finish(): somebody removes it. False when some of it is
+  // dirty or in flight.
+  bool claim(uint64_t chunk);
+  // The run in flight of this chunk (or the claim) has ended, whatever the outcome.
   void finish(uint64_t chunk);
 
   // Nothing of this epoch or older is left.

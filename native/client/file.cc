@@ -1,6 +1,7 @@
 #include "client/file.h"
 
 #include <fcntl.h>
+#include <time.h>
 
 #include <algorithm>
 #include <cstring>
@@ -26,6 +27,12 @@ uint64_t load_u64(const std::string& bytes, size_t at) {
 }
 
 }  // namespace
+
+int64_t wall_ns() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return now.tv_sec * 1'000'000'000ll + now.tv_nsec;
+}
 
 OpenFile::OpenFile(uint64_t inode, std::shared_ptr<Placement> placement)
     : inode(inode), placement(std::move(placement)), dirty(this->placement->chunk_size()) {}
@@ -61,6 +68,8 @@ void OpenFile::adopt(const proto::meta::Attr& attr, int64_t now, bool own) {
   data_version = attr.data_version();
   attr_version = attr.version();
   attr_size = attr.size();
+  has_holes = attr.blocks() * 512 < attr.size();
+  if (durable_size && attr.size() < *durable_size) durable_size.reset();
   attr_mtime_ns = attr.mtime_ns();
   size_checked_ns = now;
   size = unsettled() ? std::max(attr.size(), written_end) : attr.size();
@@ -84,9 +93,17 @@ void OpenFile::adopt_quota(const proto::meta::OpenReply& reply) {
   limited = full || reply.quota() == proto::meta::QUOTA_LIMITED;
 }
 
-void OpenFile::note_write(uint64_t end, int64_t wall_ns) {
+void OpenFile::note_write(uint64_t offset, uint64_t length, int64_t wall_ns) {
+  uint64_t end = offset + length;
+  if (offset > size) made_holes = true;
   size = std::max(size, end);
   written_end = std::max(written_end, end);
+  accepted_bytes += length;
+  mtime_ns = wall_ns;
+  ++write_generation;
+}
+
+void OpenFile::note_change(int64_t wall_ns) {
   mtime_ns = wall_ns;
   ++write_generation;
 }
@@ -98,12 +115,14 @@ void OpenFile::note_acked(uint64_t end) {
   written_end = std::max(written_end, end);
 }
 
-void OpenFile::note_settled(uint64_t generation) {
-  settled_generation = std::max(settled_generation, generation);
+void OpenFile::note_settled(const WriteMark& mark) {
+  settled_generation = std::max(settled_generation, mark.generation);
+  settled_bytes = std::max(settled_bytes, mark.bytes);
   if (unsettled()) return;
   acked_end = 0;
   written_end = 0;
   mtime_ns = 0;
+  made_holes = false;
 }
 
 // A run in flight now that was made before the truncate may be acknowledged after it; note_acked
@@ -113,6 +132,7 @@ void OpenFile::note_truncated(uint64_t new_size, uint64_t version) {
   if (version < attr_version) return;  // somebody's later change is known here already
   attr_version = version;
   attr_size = new_size;
+  durable_size.reset();
   attr_mtime_ns = 0;
   size_checked_ns = now_ns();
   dirty.trim(new_size);
@@ -143,6 +163,7 @@ bool Handle::readable() const { return (flags & O_ACCMODE) != O_WRONLY; }
 bool Handle::writable() const { return (flags & O_ACCMODE) != O_RDONLY; }
 bool Handle::appends() const { return (flags & O_APPEND) != 0; }
 bool Handle::direct() const { return (flags & O_DIRECT) != 0; }
+bool Handle::syncs() const { return (flags & (O_SYNC | O_DSYNC)) != 0; }
 bool Handle::through() const { return (flags & (O_DIRECT | O_SYNC | O_DSYNC)) != 0; }
 
 std::shared_ptr<OpenFile> FileTable::open(uint64_t inode,

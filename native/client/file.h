@@ -11,8 +11,10 @@
 #pragma once
 
 #include <cstdint>
+#include <deque>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <string>
 #include <unordered_map>
 #include <vector>
@@ -43,6 +45,29 @@ struct Token {
 
 enum class Right : uint8_t { kRead, kWrite };
 
+// As FILE_BYTES_MAX of fs3/limits.py.
+constexpr uint64_t kFileBytesMax = 1ull << 62;
+
+// Times of writes are those of the writer's clock, in ns since the epoch.
+int64_t wall_ns();
+
+// Bytes that were appended and have no place yet (append.h).
+struct PendingAppend {
+  Buffer data;
+  bool keep = false;      // the buffer is nobody else's
+  bool buffered = false;  // acknowledged before it is on its chains
+  bool more_follows = false;
+  int64_t since_ns = 0;
+  int64_t wall_ns = 0;
+  Lane* lane = nullptr;
+  Client::AppendName name;
+  Function<void(Result<Appended>)> done;  // null: acknowledged already
+};
+
+struct WriteMark {
+  uint64_t generation = 0, bytes = 0;
+};
+
 struct OpenFile : std::enable_shared_from_this<OpenFile> {
   OpenFile(uint64_t inode, std::shared_ptr<Placement> placement);
 
@@ -65,11 +90,21 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   void adopt_token(const std::string& capability, int64_t now);
   // From the reply of an open or a sync that carries a capability.
   void adopt_quota(const proto::meta::OpenReply& reply);
-  bool unsettled() const { return !dirty.empty() || write_generation != settled_generation; }
-  void note_write(uint64_t end, int64_t wall_ns);
+  bool unsettled() const {
+    return !dirty.empty() || write_generation != settled_generation || append_bytes > 0;
+  }
+  // The end of the file as it is seen here: appends without a place lie behind everything else.
+  uint64_t size_seen() const { return size + append_bytes; }
+  bool appending() const { return appends_placed < appends_made; }
+  uint64_t unsettled_bytes() const { return accepted_bytes - settled_bytes + append_bytes; }
+  void note_write(uint64_t offset, uint64_t length, int64_t wall_ns);
   void note_acked(uint64_t end);
-  // Settling reached the service: nothing up to this generation needs to be told again.
-  void note_settled(uint64_t generation);
+  // Content changed by something else than bytes written here.
+  void note_change(int64_t wall_ns);
+  // What has been written up to now.
+  WriteMark mark() const { return {write_generation, accepted_bytes}; }
+  // Settling reached the service: nothing up to the mark needs to be told again.
+  void note_settled(const WriteMark& mark);
   // `version` is the inode's from then on: what was told of it before counts no more.
   void note_truncated(uint64_t new_size, uint64_t version);
   void fail(const Status& status);
@@ -82,15 +117,35 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   uint64_t size = 0;
   uint64_t attr_version = 0;  // of the newest answer of the service, and what it said
   uint64_t attr_size = 0;
-  int64_t attr_mtime_ns = 0;      // 0: not known
-  uint64_t data_version = 0;      // of the newest answer
-  uint64_t own_from = 0;          // since this data version only this client has written
-  int64_t size_checked_ns = 0;    // when the service's size was last heard
-  int64_t mtime_ns = 0;           // of the last local write; 0 = none since settling
+  uint64_t data_version = 0;             // of the newest answer
+  uint64_t own_from = 0;                 // since this data version only this client has written
+  bool has_holes = false;                // less than attr_size is stored
+  int64_t attr_mtime_ns = 0;             // 0: not known
+  std::optional<uint64_t> durable_size;  // this length, or a larger one, is on stable storage
+  int64_t size_checked_ns = 0;           // when the service's size was last heard
+  int64_t mtime_ns = 0;                  // of the last local write; 0 = none since settling
   uint64_t written_end = 0;       // one past the highest byte accepted since the last settling
   uint64_t acked_end = 0;         // one past the highest byte a chain acknowledged since then
   uint64_t write_generation = 0;  // grows with each accepted write
   uint64_t settled_generation = 0;
+  uint64_t accepted_bytes = 0;  // by all writes together
+  uint64_t settled_bytes = 0;   // of these, those that the service has heard of
+  // Since the last settling, holes were made, or may have been left: the service has to ask storage
+  // how much there is.
+  bool made_holes = false;
+  // Appends without a place, oldest first; append_bytes counts those on their way to one as well.
+  std::deque<PendingAppend> appends;
+  uint64_t append_bytes = 0;
+  uint64_t appends_made = 0;
+  uint64_t appends_placed = 0;  // or failed
+  bool placing = false;         // a reservation is on its way
+  bool place_timer_armed = false;
+  struct PlaceWaiter {
+    uint64_t appends = 0;  // so many are placed
+    Lane* lane = nullptr;
+    Function<void()> done;
+  };
+  std::vector<PlaceWaiter> place_waiters;
   bool timer_armed = false;
   DirtyChunks dirty;
   // A limit of bytes applies to the file, and is reached (fs3/meta/quota.py).
@@ -140,6 +195,8 @@ struct Handle {
   bool appends() const;
   // Every write waits for its chains (O_DIRECT, O_SYNC, O_DSYNC).
   bool through() const;
+  // Every write is durable when it is answered (O_SYNC, O_DSYNC).
+  bool syncs() const;
   // Reads come from the chains alone (O_DIRECT).
   bool direct() const;
 

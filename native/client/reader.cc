@@ -7,7 +7,9 @@
 #include <vector>
 
 #include "base/check.h"
+#include "client/append.h"
 #include "client/core.h"
+#include "client/holes.h"
 #include "client/meta.h"
 #include "client/writer.h"
 #include "meta.pb.h"
@@ -19,6 +21,9 @@ namespace {
 
 // Large enough that a frame's fixed cost does not show, small enough that many disks share a read.
 constexpr uint64_t kPieceBytes = 1u << 20;
+// Of a file with holes: so many pieces are read without asking which chunks there are.
+constexpr size_t kPiecesUnasked = 4;
+constexpr uint32_t kRunsMax = 1024;
 // A size heard this recently is not asked again at the end of the file, so reading a small file to
 // its end costs no second call.
 constexpr int64_t kSizeFreshNs = 50'000'000;
@@ -41,32 +46,20 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
   // On the caller's thread.
   void start() {
     std::unique_lock lock(file_.mutex);
-    bool beyond = offset_ + length_ > file_.size;
-    bool stale = now_ns() - file_.size_checked_ns > kSizeFreshNs;
-    if (beyond && stale) {
-      lock.unlock();
-      return ask_size();
-    }
-    plan(lock);
+    if (offset_ + length_ <= file_.size) return plan(lock);
+    lock.unlock();
+    place_appends(core_, handle_->file, PlaceWhen::kWhole,
+                  [self = shared_from_this()] { self->beyond(); });
   }
 
  private:
-  void ask_size() {
-    proto::meta::GetAttrRequest request;
-    request.set_inode(file_.inode);
-    lane_.run([self = shared_from_this(), body = request.SerializeAsString()] {
-      send_own_meta_call(self->core_, self->lane_, proto::meta::GETATTR, body,
-                         [self](Result<std::string> reply) { self->heard_size(std::move(reply)); });
+  // Reads behind the end that was known.
+  void beyond() {
+    fresh_size(core_, handle_->file, [self = shared_from_this()](Result<uint64_t> size) {
+      if (!size.ok()) return self->finish(size.status());
+      std::unique_lock again(self->file_.mutex);
+      self->plan(again);
     });
-  }
-
-  void heard_size(Result<std::string> reply) {
-    proto::meta::AttrReply parsed;
-    if (!reply.ok() && reply.status().code() != ENOENT) return finish(reply.status());
-    std::unique_lock lock(file_.mutex);
-    // ENOENT: unlinked while open; nobody else can make it grow.
-    if (reply.ok() && parsed.ParseFromString(*reply)) file_.adopt(parsed.attr(), now_ns());
-    plan(lock);
   }
 
   // Takes what is dirty here, under the file's lock, and asks the chains for the gaps. Bytes that
@@ -78,9 +71,40 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
       return settle(lock);
     auto gaps = handle_->direct() ? std::vector<Gap>{{offset_, length_}}
                                   : file_.dirty.read(offset_, {into_, length_});
+    bool holes = file_.has_holes;
     lock.unlock();
     auto pieces = split(gaps);
-    if (pieces.empty()) return finish(length_);
+    if (holes && pieces.size() > kPiecesUnasked) return ask_for_holes(std::move(pieces));
+    read_pieces(std::move(pieces));
+  }
+
+  // One question per chain instead of one read per absent chunk.
+  void ask_for_holes(std::vector<Gap> pieces) {
+    const uint64_t chunk_size = file_.placement->chunk_size();
+    uint64_t first = pieces.front().offset / chunk_size;
+    uint64_t last = pieces.back().offset / chunk_size;
+    query_chunks(core_, lane_, handle_->file, first, last, kRunsMax,
+                 [self = shared_from_this(), pieces](Result<ChunkMap> map) mutable {
+                   if (!map.ok()) return self->finish(map.status());
+                   self->fill_holes(*map, pieces);
+                   self->read_pieces(std::move(pieces));
+                 });
+  }
+
+  void fill_holes(const ChunkMap& map, std::vector<Gap>& pieces) {
+    std::erase_if(pieces, [&](const Gap& piece) {
+      uint64_t index = piece.offset / file_.placement->chunk_size();
+      auto next = map.next(index);
+      bool absent = index < map.through() && (!next || next->index > index);
+      if (!absent) return false;
+      if (holes_ == Holes::kRefuse) error_ = hole_refused();
+      std::memset(into_ + (piece.offset - offset_), 0, piece.length);
+      return true;
+    });
+  }
+
+  void read_pieces(std::vector<Gap> pieces) {
+    if (pieces.empty()) return finish_all();
     open_pieces_ = pieces.size();
     lane_.run([self = shared_from_this(), pieces = std::move(pieces)] {
       for (const Gap& piece : pieces) self->read_piece(piece);
@@ -155,17 +179,21 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
       FS3_CHECK(reply.sink_length <= length);
       std::memset(into + reply.sink_length, 0, length - reply.sink_length);
       if (holes_ == Holes::kRefuse && reply.sink_length < length && error_.ok()) {
-        error_ = Status(ENODATA, "client/read", "a hole");
+        error_ = hole_refused();
       }
     } else if (error_.ok()) {
       error_ = reply.status;
     }
     FS3_CHECK(open_pieces_ > 0);
     if (--open_pieces_ > 0) return;
+    finish_all();
+  }
+
+  static Status hole_refused() { return Status(ENODATA, "client/read", "a hole"); }
+  void finish_all() {
     if (!error_.ok()) return finish(error_);
     finish(length_);
   }
-
   void finish(Result<size_t> result) {
     if (result.ok()) core_->counters.read_bytes.fetch_add(*result, std::memory_order_relaxed);
     core_->counters.inflight.fetch_sub(1, std::memory_order_relaxed);
@@ -188,6 +216,34 @@ class ReadOp : public std::enable_shared_from_this<ReadOp> {
 };
 
 }  // namespace
+
+void fresh_size(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
+                Function<void(Result<uint64_t>)> done) {
+  uint64_t size;
+  bool fresh;
+  {
+    std::lock_guard lock(file->mutex);
+    size = file->size;
+    fresh = now_ns() - file->size_checked_ns <= kSizeFreshNs;
+  }
+  if (fresh) return done(size);
+  proto::meta::GetAttrRequest request;
+  request.set_inode(file->inode);
+  auto heard = [file, done = std::move(done)](Result<std::string> reply) mutable {
+    // ENOENT: unlinked while open; nobody else can make it grow.
+    if (!reply.ok() && reply.status().code() != ENOENT) return done(reply.status());
+    proto::meta::AttrReply parsed;
+    uint64_t size;
+    {
+      std::lock_guard lock(file->mutex);
+      if (reply.ok() && parsed.ParseFromString(*reply)) file->adopt(parsed.attr(), now_ns());
+      size = file->size;
+    }
+    done(size);
+  };
+  send_own_meta_call(core, core->lane(), proto::meta::GETATTR, request.SerializeAsString(),
+                     std::move(heard));
+}
 
 void read_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, std::byte* into,
                size_t length, Holes holes, Function<void(Result<size_t>)> done) {

@@ -4,9 +4,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <mutex>
 #include <utility>
 #include <vector>
 
+#include "client/append.h"
 #include "client/core.h"
 #include "client/meta.h"
 #include "client/writer.h"
@@ -20,20 +22,22 @@ constexpr int64_t kKeepaliveNs = 3'000'000'000;
 constexpr int64_t kKeepaliveMinNs = 500'000'000;
 constexpr int64_t kKeepaliveMaxNs = 30'000'000'000;
 constexpr size_t kKeepaliveInodesMax = 65'536;
+constexpr uint64_t kRootInode = 1;
 
 // What SYNC and CLOSE tell the service about the writes of this client.
 struct Settlement {
   std::string session;
-  uint64_t generation = 0;
+  WriteMark mark;
   uint64_t written_end = 0;
   bool wrote = false;
   int64_t mtime_ns = 0;
+  bool measure = false;
 };
 
 // Under any open session: a file may be written through one handle and synced through another that
 // only reads. REQUIRES: the file's mutex held.
-Settlement settlement(const OpenFile& file, uint64_t generation) {
-  Settlement told{{}, generation, file.acked_end, file.unsettled(), file.mtime_ns};
+Settlement settlement(const OpenFile& file, const WriteMark& mark) {
+  Settlement told{{}, mark, file.acked_end, file.unsettled(), file.mtime_ns, file.made_holes};
   for (const Handle* handle : file.handles) {
     if (told.session.empty() && !handle->closed) told.session = handle->session;
   }
@@ -47,13 +51,15 @@ std::string encode(const OpenFile& file, const Settlement& told, bool durable) {
   request.set_session(told.session);
   request.set_written_end(told.wrote ? told.written_end : 0);
   request.set_wrote(told.wrote);
+  request.set_measure(told.wrote && told.measure);
   if (told.wrote && told.mtime_ns != 0) request.set_mtime_ns(told.mtime_ns);
   if constexpr (requires { request.set_durable(durable); }) request.set_durable(durable);
   return request.SerializeAsString();
 }
 
 // SYNC answers OpenReply, CLOSE AttrReply; the one is the other plus fields.
-Status settled(OpenFile& file, const Settlement& told, const Result<std::string>& reply) {
+Status settled(OpenFile& file, const Settlement& told, bool durable,
+               const Result<std::string>& reply) {
   proto::meta::OpenReply parsed;
   Status status = reply.status();
   if (status.ok() && !parsed.ParseFromString(reply.value())) {
@@ -63,10 +69,11 @@ Status settled(OpenFile& file, const Settlement& told, const Result<std::string>
   {
     std::lock_guard lock(file.mutex);
     if (status.ok()) {
-      file.note_settled(told.generation);
+      file.note_settled(told.mark);
       file.adopt(parsed.attr(), now_ns(), told.wrote);
       file.adopt_token(parsed.capability(), now_ns());
       file.adopt_quota(parsed);
+      if (durable) file.durable_size = parsed.attr().size();
     }
     if (told.wrote && --file.settling == 0) waiters.swap(file.settle_waiters);
   }
@@ -81,12 +88,13 @@ void tell(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& fi
   std::string body = method == proto::meta::CLOSE
                          ? encode<proto::meta::CloseRequest>(*file, told, durable)
                          : encode<proto::meta::SyncRequest>(*file, told, durable);
-  send_own_meta_call(core, core->lane(), method, body,
-                     [file, told = std::move(told), done = std::move(done)](
-                         Result<std::string> reply) mutable { done(settled(*file, told, reply)); });
+  send_own_meta_call(
+      core, core->lane(), method, body,
+      [file, told = std::move(told), durable, done = std::move(done)](
+          Result<std::string> reply) mutable { done(settled(*file, told, durable, reply)); });
 }
 
-void settle(std::shared_ptr<Core> core, FileHandle handle, uint16_t method, uint64_t generation,
+void settle(std::shared_ptr<Core> core, FileHandle handle, uint16_t method, const WriteMark& mark,
             bool durable, Function<void(Status)> done) {
   const auto& file = handle->file;
   bool close = method == proto::meta::CLOSE;
@@ -94,7 +102,7 @@ void settle(std::shared_ptr<Core> core, FileHandle handle, uint16_t method, uint
   bool needed;
   {
     std::lock_guard lock(file->mutex);
-    told = settlement(*file, generation);
+    told = settlement(*file, mark);
     if (close || !handle->session.empty()) told.session = handle->session;
     // fsync of a handle that only reads makes durable what others have settled before.
     needed = close ? !told.session.empty() : told.wrote || durable;
@@ -106,30 +114,30 @@ void settle(std::shared_ptr<Core> core, FileHandle handle, uint16_t method, uint
 
 // After the flush: waits until no other settlement is on its way, then tells what they did not.
 void settle_rest(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
-                 uint64_t generation, Function<void(Status)> done) {
+                 const WriteMark& mark, Function<void(Status)> done) {
   Settlement told;
   {
     std::unique_lock lock(file->mutex);
     if (file->settling > 0) {
       file->settle_waiters.emplace_back(&core->lane(),
-                                        [core, file, generation, done = std::move(done)]() mutable {
-                                          settle_rest(core, file, generation, std::move(done));
+                                        [core, file, mark, done = std::move(done)]() mutable {
+                                          settle_rest(core, file, mark, std::move(done));
                                         });
       return;
     }
-    if (generation <= file->settled_generation) {
+    if (mark.generation <= file->settled_generation) {
       lock.unlock();
       return done(Status());
     }
-    told = settlement(*file, generation);
+    told = settlement(*file, mark);
     ++file->settling;
   }
   tell(core, file, proto::meta::SYNC, std::move(told), false, std::move(done));
 }
 
-uint64_t write_generation(OpenFile& file) {
+WriteMark current_mark(OpenFile& file) {
   std::lock_guard lock(file.mutex);
-  return file.write_generation;
+  return file.mark();
 }
 
 void finish_renewal(OpenFile& file, Right right, const Result<std::string>& reply) {
@@ -282,32 +290,34 @@ class Keepalive : public std::enable_shared_from_this<Keepalive> {
   int64_t period_ns_ = kKeepaliveNs;
 };
 
-}  // namespace
-
-void fsync_file(std::shared_ptr<Core> core, FileHandle handle, bool durable,
-                Function<void(Status)> done) {
-  uint64_t generation = write_generation(*handle->file);
-  flush_file(core, handle,
-             [core, handle, durable, generation, done = std::move(done)](Status flushed) mutable {
-               settle(
-                   core, handle, proto::meta::SYNC, generation, durable,
-                   [flushed = std::move(flushed), done = std::move(done)](Status status) mutable {
-                     done(flushed.ok() ? std::move(status) : std::move(flushed));
-                   });
+// `durable` is asked, with the mutex held, when the bytes are on their chains.
+void sync_file(const std::shared_ptr<Core>& core, const FileHandle& handle,
+               Function<bool(const OpenFile&)> durable, Function<void(Status)> done) {
+  auto placed = [core, handle, durable = std::move(durable), done = std::move(done)]() mutable {
+    WriteMark mark = current_mark(*handle->file);
+    auto told = [core, handle, durable = std::move(durable), mark,
+                 done = std::move(done)](Status flushed) mutable {
+      bool wait;
+      {
+        std::lock_guard lock(handle->file->mutex);
+        wait = durable(*handle->file);
+      }
+      settle(core, handle, proto::meta::SYNC, mark, wait,
+             [flushed = std::move(flushed), done = std::move(done)](Status status) mutable {
+               done(flushed.ok() ? std::move(status) : std::move(flushed));
              });
+    };
+    flush_file(core, handle, std::move(told));
+  };
+  place_appends(core, handle->file, PlaceWhen::kNow, std::move(placed));
 }
 
-void close_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done) {
-  uint64_t generation = 0;
-  bool again;
-  {
-    std::lock_guard lock(handle->file->mutex);
-    again = std::exchange(handle->closed, true);
-    generation = handle->file->write_generation;
-  }
-  if (again) return done(Status(EBADF, "client/close", "the handle is closed already"));
-  auto ended = [core, handle, generation, done = std::move(done)](Status flushed) mutable {
-    settle(core, handle, proto::meta::CLOSE, generation, false,
+// What is left of a close when all its bytes have their places.
+void close_placed(const std::shared_ptr<Core>& core, const FileHandle& handle,
+                  Function<void(Status)> done) {
+  WriteMark mark = current_mark(*handle->file);
+  auto ended = [core, handle, mark, done = std::move(done)](Status flushed) mutable {
+    settle(core, handle, proto::meta::CLOSE, mark, false,
            [handle, flushed = std::move(flushed), done = std::move(done)](Status status) mutable {
              {
                std::lock_guard lock(handle->file->mutex);
@@ -320,14 +330,74 @@ void close_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Sta
   flush_file(core, handle, std::move(ended));
 }
 
+}  // namespace
+
+void fsync_file(std::shared_ptr<Core> core, FileHandle handle, bool durable,
+                Function<void(Status)> done) {
+  sync_file(core, handle, [durable](const OpenFile&) { return durable; }, std::move(done));
+}
+
+void fdatasync_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done) {
+  auto length_is_new = [](const OpenFile& file) {
+    return !file.durable_size || file.size > *file.durable_size;
+  };
+  sync_file(core, handle, length_is_new, std::move(done));
+}
+
+void close_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done) {
+  bool again;
+  {
+    std::lock_guard lock(handle->file->mutex);
+    again = std::exchange(handle->closed, true);
+  }
+  if (again) return done(Status(EBADF, "client/close", "the handle is closed already"));
+  auto placed = [core, handle, done = std::move(done)]() mutable {
+    close_placed(core, handle, std::move(done));
+  };
+  if (!handle->writable()) return placed();
+  place_appends(core, handle->file, PlaceWhen::kNow, std::move(placed));
+}
+
 void settle_file(std::shared_ptr<Core> core, std::shared_ptr<OpenFile> file,
                  Function<void(Status)> done) {
-  uint64_t generation = write_generation(*file);
-  auto flushed = [core, file, generation, done = std::move(done)](Status status) mutable {
-    if (!status.ok() && !refused_for_good(status)) return done(std::move(status));
-    settle_rest(core, file, generation, std::move(done));
+  place_appends(core, file, PlaceWhen::kNow, [core, file, done = std::move(done)]() mutable {
+    WriteMark mark = current_mark(*file);
+    auto flushed = [core, file, mark, done = std::move(done)](Status status) mutable {
+      if (!status.ok() && !refused_for_good(status)) return done(std::move(status));
+      settle_rest(core, file, mark, std::move(done));
+    };
+    flush_all(core, file, std::move(flushed));
+  });
+}
+
+void sync_all(std::shared_ptr<Core> core, Function<void(Status)> done) {
+  struct Join {
+    std::mutex mutex;
+    size_t open = 0;  // guarded by mutex, like the error
+    Status error;
+    Function<void(Status)> done;
   };
-  flush_all(core, file, std::move(flushed));
+  auto join = std::make_shared<Join>();
+  join->done = std::move(done);
+  auto ended = [core, join](Status status) {
+    {
+      std::lock_guard lock(join->mutex);
+      if (!status.ok() && join->error.ok()) join->error = std::move(status);
+      if (--join->open > 0) return;
+    }
+    // One durable settlement, of whichever inode: the service flushes its whole log.
+    proto::meta::SyncRequest request;
+    request.set_inode(kRootInode);
+    request.set_durable(true);
+    send_own_meta_call(core, core->lane(), proto::meta::SYNC, request.SerializeAsString(),
+                       [join](const Result<std::string>& reply) {
+                         join->done(join->error.ok() ? reply.status() : join->error);
+                       });
+  };
+  auto files = core->files.all();
+  join->open = files.size() + 1;
+  for (auto& file : files) settle_file(core, std::move(file), ended);
+  ended(Status());
 }
 
 void renew_capability(const std::shared_ptr<Core>& core, Lane& lane, std::shared_ptr<OpenFile> file,

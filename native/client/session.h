@@ -18,7 +18,12 @@ class Lane;
 // service, and closing goes on after it, so that the session ends.
 void fsync_file(std::shared_ptr<Core> core, FileHandle handle, bool durable,
                 Function<void(Status)> done);
+// As Client::fdatasync.
+void fdatasync_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done);
 void close_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done);
+
+// As Client::sync_all.
+void sync_all(std::shared_ptr<Core> core, Function<void(Status)> done);
 
 // As Client::settle.
 void settle_file(std::shared_ptr<Core> core, std::shared_ptr<OpenFile> file,

@@ -1,14 +1,14 @@
 #include "client/writer.h"
 
-#include <time.h>
-
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
 #include <vector>
 
 #include "base/check.h"
 #include "base/crc32c.h"
+#include "client/append.h"
 #include "client/core.h"
 #include "client/session.h"
 #include "storage.pb.h"
@@ -26,17 +26,11 @@ constexpr size_t kKeepBytesMin = 64u << 10;
 constexpr size_t kExtentsMax = 1024;
 // All files together. Above it every write waits until its own file is clean.
 constexpr uint64_t kDirtyFilesMax = 16;
-// A file under a quota: how much longer than the service knows it may be. With the number of files
-// that a client writes at the same time, what it may go beyond the limit.
+// A file under a quota: how much more than the service knows of it may hold. With the number of
+// files that a client writes at the same time, what it may go beyond the limit.
 constexpr uint64_t kGrowthUnsettledMax = 64u << 20;
-constexpr uint64_t kFileBytesMax = 1ull << 62;
 constexpr int kFreshIdentitiesMax = 3;
-
-int64_t wall_ns() {
-  timespec now{};
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  return now.tv_sec * 1'000'000'000ll + now.tv_nsec;
-}
+constexpr size_t kZeroBytes = 1u << 20;
 
 struct Callback {
   Lane* lane;
@@ -45,6 +39,28 @@ struct Callback {
 
 void run_all(std::vector<Callback> callbacks) {
   for (auto& [lane, call] : callbacks) lane->run(std::move(call));
+}
+
+// Those whose wait is over. REQUIRES: mutex held.
+std::vector<Callback> take_due(OpenFile& file) {
+  std::vector<Callback> callbacks;
+  std::erase_if(file.waiters, [&](OpenFile::Waiter& waiter) {
+    bool all = waiter.last_chunk == UINT64_MAX;
+    bool settled = all ? file.dirty.settled(waiter.epoch)
+                       : file.dirty.settled(waiter.epoch, waiter.first_chunk, waiter.last_chunk);
+    if (!settled) return false;
+    callbacks.push_back(
+        {waiter.lane, [done = std::move(waiter.done), status = std::move(waiter.status)]() mutable {
+           done(std::move(status));
+         }});
+    return true;
+  });
+  std::erase_if(file.room_waiters, [&](OpenFile::RoomWaiter& waiter) {
+    if (file.dirty.bytes() > waiter.bytes_max) return false;
+    callbacks.push_back({waiter.lane, std::move(waiter.done)});
+    return true;
+  });
+  return callbacks;
 }
 
 // One run until its outcome is known. Lane thread only.
@@ -107,7 +123,6 @@ class RunOp : public std::enable_shared_from_this<RunOp> {
       identity_ = core_->identities.next(identity_.channel);
       return send();
     }
-    std::vector<Callback> callbacks;
     if (status.ok() || refused_for_good(status)) {
       core_->identities.release(identity_.channel);
     } else {
@@ -116,15 +131,11 @@ class RunOp : public std::enable_shared_from_this<RunOp> {
     {
       std::lock_guard lock(file_->mutex);
       record(status);
-      file_->dirty.finish(run_.chunk);
-      count_dirty(*core_, *file_);
-      callbacks = due();
     }
-    pump(core_, lane_, file_);
-    run_all(std::move(callbacks));
+    chunk_finished(core_, lane_, file_, run_.chunk);
   }
 
-  // REQUIRES: mutex held (this and the next).
+  // REQUIRES: mutex held.
   void record(const Status& status) {
     if (status.ok()) {
       core_->counters.write_bytes.fetch_add(run_.length, std::memory_order_relaxed);
@@ -132,33 +143,12 @@ class RunOp : public std::enable_shared_from_this<RunOp> {
       file_->note_acked(chunk_begin + run_.offset + run_.length);
       return;
     }
+    file_->made_holes = true;
     if (run_.buffered) file_->fail(status);
     for (auto& waiter : file_->waiters) {
       bool touches = waiter.first_chunk <= run_.chunk && run_.chunk <= waiter.last_chunk;
       if (waiter.through && touches && waiter.status.ok()) waiter.status = status;
     }
-  }
-
-  std::vector<Callback> due() {
-    std::vector<Callback> callbacks;
-    std::erase_if(file_->waiters, [&](OpenFile::Waiter& waiter) {
-      bool all = waiter.last_chunk == UINT64_MAX;
-      bool settled =
-          all ? file_->dirty.settled(waiter.epoch)
-              : file_->dirty.settled(waiter.epoch, waiter.first_chunk, waiter.last_chunk);
-      if (!settled) return false;
-      callbacks.push_back({waiter.lane, [done = std::move(waiter.done),
-                                         status = std::move(waiter.status)]() mutable {
-                             done(std::move(status));
-                           }});
-      return true;
-    });
-    std::erase_if(file_->room_waiters, [&](OpenFile::RoomWaiter& waiter) {
-      if (file_->dirty.bytes() > waiter.bytes_max) return false;
-      callbacks.push_back({waiter.lane, std::move(waiter.done)});
-      return true;
-    });
-    return callbacks;
   }
 
   const std::shared_ptr<Core> core_;
@@ -170,14 +160,21 @@ class RunOp : public std::enable_shared_from_this<RunOp> {
   int fresh_identities_ = 0;
 };
 
-// REQUIRES: mutex held.
-Status check_write(const Handle& handle, uint64_t offset, size_t length) {
+}  // namespace
+
+Status may_write(Handle& handle, uint64_t offset, size_t length) {
   if (handle.closed) return Status(EBADF, "client/write", "the handle is closed");
   if (!handle.writable()) return Status(EBADF, "client/write", "not open for writing");
   if (offset > kFileBytesMax || length > kFileBytesMax - offset) {
     return Status(EFBIG, "client/write", "offset + length is beyond 2^62 bytes");
   }
+  if (std::exchange(handle.refuse_next, false) && !handle.error.ok()) return handle.error;
   return Status();
+}
+
+bool dirty_everywhere(const Core& core) {
+  uint64_t all_max = kDirtyFilesMax * std::max<uint64_t>(core.options.write_back_bytes, 1u << 20);
+  return core.counters.dirty_bytes.load(std::memory_order_relaxed) > all_max;
 }
 
 void arm_timer(const std::shared_ptr<Core>& core, Lane& lane,
@@ -187,14 +184,18 @@ void arm_timer(const std::shared_ptr<Core>& core, Lane& lane,
       {
         std::lock_guard lock(file->mutex);
         file->timer_armed = false;
-        (void)file->dirty.want_all();
       }
-      pump(core, lane, file);
+      place_appends(core, file, PlaceWhen::kWhole, [core, &lane, file] {
+        {
+          std::lock_guard lock(file->mutex);
+          (void)file->dirty.want_all();
+        }
+        pump(core, lane, file);
+      });
     });
   });
 }
 
-// Waits for the chains. `done` gets the first error of the chunks it touched.
 void wait_through(OpenFile& file, Lane& lane, uint64_t offset, size_t length,
                   Function<void(Result<size_t>)> done) {
   uint64_t first = offset / file.placement->chunk_size();
@@ -207,14 +208,12 @@ void wait_through(OpenFile& file, Lane& lane, uint64_t offset, size_t length,
                           }});
 }
 
-}  // namespace
-
 bool refused_for_good(const Status& status) { return status.code() == ENOSPC; }
 
 void count_dirty(Core& core, OpenFile& file) {
-  core.counters.dirty_bytes.fetch_add(file.dirty.bytes() - file.counted_dirty,
-                                      std::memory_order_relaxed);
-  file.counted_dirty = file.dirty.bytes();
+  uint64_t dirty = file.dirty.bytes() + file.append_bytes;
+  core.counters.dirty_bytes.fetch_add(dirty - file.counted_dirty, std::memory_order_relaxed);
+  file.counted_dirty = dirty;
 }
 
 void pump(const std::shared_ptr<Core>& core, Lane& lane, const std::shared_ptr<OpenFile>& file) {
@@ -229,56 +228,114 @@ void pump(const std::shared_ptr<Core>& core, Lane& lane, const std::shared_ptr<O
   }
 }
 
-// What a file under a quota has to do before it grows to `end`: nothing, tell the service how far
-// it is, or ask whether there is room again. REQUIRES: mutex held.
+// What a file under a quota has to do before it takes more bytes: nothing, tell the service what it
+// has taken, or ask whether there is room again. Bytes over others cost nothing, but in a file with
+// holes it is not known here whether there are any below. REQUIRES: mutex held.
 enum class Growth { kFree, kSettle, kAsk };
-Growth growth(const OpenFile& file, uint64_t end) {
-  if (!file.limited || end <= file.size) return Growth::kFree;
+Growth growth(const OpenFile& file, uint64_t end, size_t length) {
+  bool fills_holes = file.has_holes || file.made_holes;
+  if (!file.limited || (end <= file.size && !fills_holes)) return Growth::kFree;
   if (file.full) return Growth::kAsk;
-  return end > file.attr_size + kGrowthUnsettledMax ? Growth::kSettle : Growth::kFree;
+  bool much = file.unsettled_bytes() + length > kGrowthUnsettledMax;
+  return much && file.unsettled_bytes() > 0 ? Growth::kSettle : Growth::kFree;
 }
 
-void write_within_quota(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, Buffer data,
-                        WriteAt at, bool asked, Function<void(Result<size_t>)> done) {
+void chunk_finished(const std::shared_ptr<Core>& core, Lane& lane,
+                    const std::shared_ptr<OpenFile>& file, uint64_t chunk) {
+  std::vector<Callback> callbacks;
+  {
+    std::lock_guard lock(file->mutex);
+    file->dirty.finish(chunk);
+    count_dirty(*core, *file);
+    callbacks = take_due(*file);
+  }
+  pump(core, lane, file);
+  run_all(std::move(callbacks));
+}
+
+void write_zeros(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
+                 uint64_t offset, uint64_t length, Function<void(Status)> done) {
+  static const Buffer* zeros = [] {  // outlives every client
+    auto* made = new Buffer(Buffer::allocate(kZeroBytes));
+    std::memset(made->data(), 0, made->size());
+    return made;
+  }();
+  FS3_CHECK(length > 0);
+  Lane& lane = core->lane();
+  {
+    std::lock_guard lock(file->mutex);
+    for (uint64_t at = 0; at < length; at += kZeroBytes) {
+      size_t piece = std::min<uint64_t>(length - at, kZeroBytes);
+      file->dirty.add(offset + at, zeros->slice(0, piece), true, false);
+    }
+    file->note_write(offset, length, wall_ns());
+    count_dirty(*core, *file);
+    wait_through(
+        *file, lane, offset, length,
+        [done = std::move(done)](Result<size_t> result) mutable { done(result.status()); });
+  }
+  pump(core, lane, file);
+}
+
+void wait_for_chunk(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
+                    uint64_t chunk, Function<void()> done) {
+  Lane& lane = core->lane();
+  {
+    std::unique_lock lock(file->mutex);
+    uint64_t epoch = file->dirty.want(chunk, chunk);
+    if (!file->dirty.settled(epoch, chunk, chunk)) {
+      file->waiters.push_back({epoch, chunk, chunk, false, Status(), &lane,
+                               [done = std::move(done)](Status) mutable { done(); }});
+      done = nullptr;
+    }
+  }
+  pump(core, lane, file);
+  if (done) done();
+}
+
+void ask_quota(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
+               uint64_t end, size_t length, Function<void(Status)> then) {
+  Growth needed;
+  {
+    std::lock_guard lock(file->mutex);
+    needed = growth(*file, end, length);
+  }
+  if (needed == Growth::kFree) return then(Status());
+  auto told = [file, then = std::move(then)](Status status) mutable {
+    if (!status.ok()) return then(std::move(status));
+    bool full;
+    {
+      std::lock_guard lock(file->mutex);
+      full = file->full;
+    }
+    if (!full) return then(Status());
+    then(Status(EDQUOT, "client/write", "the quota is used up; see: fs3 quota list"));
+  };
+  if (needed == Growth::kSettle) return settle_file(core, file, std::move(told));
+  renew_capability(core, core->lane(), file, Right::kWrite, std::move(told));
+}
+
+namespace {
+
+void write_placed(const std::shared_ptr<Core>& core, const FileHandle& handle, uint64_t offset,
+                  const Buffer& data, bool through, Function<void(Result<size_t>)> done) {
   const auto& file = handle->file;
   Lane& lane = core->lane();
   size_t length = data.size();
   if (length == 0) return done(size_t{0});
   uint64_t file_max = core->options.write_back_bytes;
-  bool through = handle->through() || file_max == 0 || at == WriteAt::kThrough;
+  through = through || file_max == 0;
   bool answered = false, arm = false;
   {
     std::unique_lock lock(file->mutex);
-    if (handle->appends() && at == WriteAt::kAsOpened) offset = std::max(offset, file->size);
-    if (Status status = check_write(*handle, offset, length); !status.ok()) {
-      lock.unlock();
-      return done(std::move(status));
-    }
-    if (Growth needed = growth(*file, offset + length); needed != Growth::kFree) {
-      if (asked && file->full) {
-        lock.unlock();
-        return done(Status(EDQUOT, "client/write", "the quota is used up; see: fs3 quota list"));
-      }
-      if (!asked) {
-        lock.unlock();
-        auto again = [core, handle, offset, data, at, done = std::move(done)](Status told) mutable {
-          if (!told.ok()) return done(std::move(told));
-          write_within_quota(core, handle, offset, std::move(data), at, true, std::move(done));
-        };
-        if (needed == Growth::kSettle) return settle_file(core, file, std::move(again));
-        return renew_capability(core, lane, file, Right::kWrite, std::move(again));
-      }
-    }
-    if (std::exchange(handle->refuse_next, false) && !handle->error.ok()) {
-      Status status = handle->error;
+    if (Status status = may_write(*handle, offset, length); !status.ok()) {
       lock.unlock();
       return done(std::move(status));
     }
     file->dirty.add(offset, data, length >= kKeepBytesMin, !through);
-    file->note_write(offset + length, wall_ns());
+    file->note_write(offset, length, wall_ns());
     count_dirty(*core, *file);
-    uint64_t all_max = kDirtyFilesMax * std::max<uint64_t>(file_max, 1u << 20);
-    bool too_many = core->counters.dirty_bytes.load(std::memory_order_relaxed) > all_max;
+    bool too_many = dirty_everywhere(*core);
     bool full = file->dirty.bytes() > file_max || file->dirty.extents() > kExtentsMax || too_many;
     if (through) {
       wait_through(*file, lane, offset, length, std::move(done));
@@ -297,13 +354,8 @@ void write_within_quota(std::shared_ptr<Core> core, FileHandle handle, uint64_t 
   if (answered) done(length);
 }
 
-void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, Buffer data,
-                WriteAt at, Function<void(Result<size_t>)> done) {
-  write_within_quota(std::move(core), std::move(handle), offset, std::move(data), at, false,
-                     std::move(done));
-}
-
-void flush_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done) {
+void flush_placed(const std::shared_ptr<Core>& core, const FileHandle& handle,
+                  Function<void(Status)> done) {
   const auto& file = handle->file;
   Lane& lane = core->lane();
   auto report = [handle, done = std::move(done)](Status) mutable {
@@ -326,8 +378,8 @@ void flush_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Sta
   pump(core, lane, file);
 }
 
-void flush_all(std::shared_ptr<Core> core, std::shared_ptr<OpenFile> file,
-               Function<void(Status)> done) {
+void flush_all_placed(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
+                      Function<void(Status)> done) {
   Lane& lane = core->lane();
   {
     std::unique_lock lock(file->mutex);
@@ -339,6 +391,48 @@ void flush_all(std::shared_ptr<Core> core, std::shared_ptr<OpenFile> file,
     file->waiters.push_back({epoch, 0, UINT64_MAX, true, Status(), &lane, std::move(done)});
   }
   pump(core, lane, file);
+}
+
+}  // namespace
+
+// What was appended before, at whichever handle, comes first.
+void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, Buffer data,
+                bool through, Function<void(Result<size_t>)> done) {
+  bool appending, limited;
+  {
+    std::lock_guard lock(handle->file->mutex);
+    appending = handle->file->appending();
+    limited = handle->file->limited;
+  }
+  if (!appending && !limited)
+    return write_placed(core, handle, offset, data, through, std::move(done));
+  auto placed = [core, handle, offset, data = std::move(data), through,
+                 done = std::move(done)]() mutable {
+    // Offsets that may not be written at all are refused by write_placed.
+    uint64_t end = offset + std::min<uint64_t>(data.size(), UINT64_MAX - offset);
+    size_t length = data.size();
+    auto allowed = [core, handle, offset, data = std::move(data), through,
+                    done = std::move(done)](Status status) mutable {
+      if (!status.ok()) return done(std::move(status));
+      write_placed(core, handle, offset, data, through, std::move(done));
+    };
+    ask_quota(core, handle->file, end, length, std::move(allowed));
+  };
+  place_appends(core, handle->file, PlaceWhen::kNow, std::move(placed));
+}
+
+void flush_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done) {
+  place_appends(core, handle->file, PlaceWhen::kNow,
+                [core, handle, done = std::move(done)]() mutable {
+                  flush_placed(core, handle, std::move(done));
+                });
+}
+
+void flush_all(std::shared_ptr<Core> core, std::shared_ptr<OpenFile> file,
+               Function<void(Status)> done) {
+  place_appends(core, file, PlaceWhen::kNow, [core, file, done = std::move(done)]() mutable {
+    flush_all_placed(core, file, std::move(done));
+  });
 }
 
 }  // namespace fs3::client

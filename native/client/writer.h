@@ -28,11 +28,13 @@ namespace fs3::client {
 
 class Core;
 class Lane;
+struct Handle;
 struct OpenFile;
 
-// As Client::write.
+// As Client::write, at the offset whatever the handle's flags. `through`: `done` waits for the
+// chains.
 void write_file(std::shared_ptr<Core> core, FileHandle handle, uint64_t offset, Buffer data,
-                WriteAt at, Function<void(Result<size_t>)> done);
+                bool through, Function<void(Result<size_t>)> done);
 
 // As Client::flush: `done` gets the handle's error, once.
 void flush_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Status)> done);
@@ -42,11 +44,42 @@ void flush_file(std::shared_ptr<Core> core, FileHandle handle, Function<void(Sta
 void flush_all(std::shared_ptr<Core> core, std::shared_ptr<OpenFile> file,
                Function<void(Status)> done);
 
+// Zeros to where bytes of the file are, through to the chains; `done` on the lane gets the first
+// error. REQUIRES: length > 0, offset + length within the size.
+void write_zeros(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
+                 uint64_t offset, uint64_t length, Function<void(Status)> done);
+
+// `done` when what is dirty of the chunk now is sent and answered, well or badly.
+void wait_for_chunk(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
+                    uint64_t chunk, Function<void()> done);
+
+// What was in flight of the chunk (a run, or a claim on it) has ended: wakes those who waited for
+// it and sends what comes next.
+void chunk_finished(const std::shared_ptr<Core>& core, Lane& lane,
+                    const std::shared_ptr<OpenFile>& file, uint64_t chunk);
+
 // A write that ended with this was not applied, and never will be.
 bool refused_for_good(const Status& status);
 
 // Sends every run that is wanted and whose chunk has none in flight.
 void pump(const std::shared_ptr<Core>& core, Lane& lane, const std::shared_ptr<OpenFile>& file);
+
+// What write and append share.
+// Whether the limit of bytes that the file is under lets it take `length` bytes that end at `end`:
+// `then` gets EDQUOT where not. Settles the file first when it has taken much since it last did.
+// Inside the call where there is no limit.
+void ask_quota(const std::shared_ptr<Core>& core, const std::shared_ptr<OpenFile>& file,
+               uint64_t end, size_t length, Function<void(Status)> then);
+// Whether the handle takes a write there. REQUIRES: mutex held.
+Status may_write(Handle& handle, uint64_t offset, size_t length);
+// All files together have so much to send that writers have to wait.
+bool dirty_everywhere(const Core& core);
+// Waits for the chains. `done` gets the first error of the chunks it touched. REQUIRES: mutex held.
+void wait_through(OpenFile& file, Lane& lane, uint64_t offset, size_t length,
+                  Function<void(Result<size_t>)> done);
+// Sends what is buffered after a while.
+void arm_timer(const std::shared_ptr<Core>& core, Lane& lane,
+               const std::shared_ptr<OpenFile>& file);
 
 // Brings Counters::dirty_bytes up to date. REQUIRES: the file's mutex held.
 void count_dirty(Core& core, OpenFile& file);

@@ -137,22 +137,21 @@ std::vector<ChunkState> ChunkEngine::list(TargetId target, std::optional<ChunkId
   return result;
 }
 
-std::optional<ChunkState> ChunkEngine::last_of_inode(TargetId target, uint64_t inode,
-                                                     uint64_t* count) const {
-  uint64_t number = 0;
-  std::optional<ChunkState> last;
+InodeChunks ChunkEngine::chunks_of_inode(TargetId target, uint64_t inode) const {
+  InodeChunks all;
   auto found = targets_.find(target);
-  if (found != targets_.end()) {
-    const auto& chunks = found->second.chunks;
-    for (auto at = chunks.lower_bound({inode, 0}); at != chunks.end() && at->first.inode == inode;
-         ++at) {
-      if (!at->second.committed) continue;
-      ++number;
-      last = state_of(at->first, at->second);
-    }
+  if (found == targets_.end()) return all;
+  const auto& chunks = found->second.chunks;
+  auto last = chunks.end();
+  for (auto at = chunks.lower_bound({inode, 0}); at != chunks.end() && at->first.inode == inode;
+       ++at) {
+    if (!at->second.committed) continue;
+    ++all.chunks;
+    all.bytes += at->second.committed->stored_length;
+    last = at;
   }
-  if (count != nullptr) *count = number;
-  return last;
+  if (last != chunks.end()) all.last = state_of(last->first, last->second);
+  return all;
 }
 
 std::vector<DedupRow> ChunkEngine::dedup_rows(TargetId target) const {

@@ -51,8 +51,7 @@ class ChunkEngine final : public Engine {
   std::optional<ChunkState> get(TargetId target, ChunkId chunk) const override;
   std::vector<ChunkState> list(TargetId target, std::optional<ChunkId> after,
                                size_t limit) const override;
-  std::optional<ChunkState> last_of_inode(TargetId target, uint64_t inode,
-                                          uint64_t* count) const override;
+  InodeChunks chunks_of_inode(TargetId target, uint64_t inode) const override;
   std::vector<DedupRow> dedup_rows(TargetId target) const override;
   void stage(StageRequest request, Function<void(Result<StageResult>)> done) override;
   void commit(TargetId target, ChunkId chunk, uint64_t version, bool synced,

@@ -94,8 +94,8 @@ class Engine {
   virtual std::optional<ChunkState> get(TargetId target, ChunkId chunk) const = 0;
   virtual std::vector<ChunkState> list(TargetId target, std::optional<ChunkId> after,
                                        size_t limit) const = 0;
-  virtual std::optional<ChunkState> last_of_inode(TargetId target, uint64_t inode,
-                                                  uint64_t* count) const = 0;
+  // Committed chunks only.
+  virtual InodeChunks chunks_of_inode(TargetId target, uint64_t inode) const = 0;
   // Touched longest ago first; about kDedupRowsMax at most.
   virtual std::vector<DedupRow> dedup_rows(TargetId target) const = 0;
 

@@ -37,6 +37,13 @@ struct ChunkState {
   bool pending_damaged = false;
 };
 
+// All that a target holds of one inode.
+struct InodeChunks {
+  std::optional<ChunkState> last;  // the one with the highest index
+  uint64_t chunks = 0;
+  uint64_t bytes = 0;
+};
+
 struct DedupRow {
   UpdateIdentity identity;  // last committed update of (client, channel)
   ChunkId chunk;

@@ -154,6 +154,15 @@ void ClusterFs::handle(RequestPtr request) {
       return write(std::move(request));
     case FUSE_FLUSH:
       return flush(std::move(request));
+    case FUSE_FALLOCATE:
+      return fallocate(std::move(request));
+    case FUSE_LSEEK:
+      return lseek(std::move(request));
+    case FUSE_COPY_FILE_RANGE:
+    case kOpCopyFileRange64:
+      return copy_file_range(std::move(request));
+    case FUSE_SYNCFS:
+      return syncfs(std::move(request));
     case FUSE_FSYNC:
       return fsync(std::move(request));
     case FUSE_RELEASE:
@@ -323,8 +332,9 @@ void ClusterFs::fill_attr(const pb::Attr& attr, fuse_attr* out) {
       split_time(std::max(attr.ctime_ns(), mtime_ns == attr.mtime_ns() ? 0 : mtime_ns));
   out->ino = attr.inode();
   out->size = size;
-  out->blocks =
-      attr.type() == pb::FILE ? std::max(attr.blocks(), (size + 511) / 512) : attr.blocks();
+  // Settled writes are in the service's count; of the others no more than this can be stored.
+  uint64_t unsettled = file ? (client_->unsettled_bytes(attr.inode()) + 511) / 512 : 0;
+  out->blocks = file ? std::min(attr.blocks() + unsettled, (size + 511) / 512) : attr.blocks();
   out->atime = atime.seconds;
   out->atimensec = atime.nanoseconds;
   out->mtime = mtime.seconds;

@@ -4,9 +4,10 @@
 //   FUSE request ── ops_*.cc: unpack, one reply ──> client::Client ──> metadata service, chains
 //
 // One handler per operation, grouped by noun: ops_entry.cc (names), ops_attr.cc (attributes),
-// ops_file.cc (open, close, sync), ops_data.cc (read, write), ops_dir.cc (listings), ops_lock.cc,
-// ops_xattr.cc (extended attributes, ACLs), ops_ioctl.cc (chattr), ops_ioctl_3fs.cc (what 3FS's
-// tools ask), ops_virtual.cc (3fs-virt, which is in no cluster), ops_rings.cc (USRBIO).
+// ops_file.cc (open, close, sync), ops_data.cc (read, write), ops_space.cc (holes, copies),
+// ops_dir.cc (listings), ops_lock.cc, ops_xattr.cc (extended attributes, ACLs), ops_ioctl.cc
+// (chattr), ops_ioctl_3fs.cc (what 3FS's tools ask), ops_virtual.cc (3fs-virt, which is in no
+// cluster), ops_rings.cc (USRBIO).
 //
 // Caching rules (README.md has the reasons):
 //  1. Names and attributes are believed under leases that the service recalls (leases.h).
@@ -162,6 +163,7 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
   void flush(RequestPtr request);
   void fsync(RequestPtr request);
   void fsyncdir(RequestPtr request);
+  void syncfs(RequestPtr request);
   void release(RequestPtr request);
   void unlock_released(RequestPtr request, Status status);
   bool make_handle(const pb::OpenReply& reply, const std::string& raw, uint32_t flags,
@@ -170,6 +172,8 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
   void read(RequestPtr request);
   void write(RequestPtr request);
   void do_write(RequestPtr request, FilePtr file);
+  void append(RequestPtr request, FilePtr file);
+  void written_out(RequestPtr request, const FilePtr& file, size_t length);
   // ---- ops_lock.cc
   void getlk(RequestPtr request);
   void setlk(RequestPtr request);
@@ -197,6 +201,14 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
   client::Client::CallName new_lock_call();
   void end_owners(RequestPtr request, std::vector<LockTable::Ending> owners, LockCall call,
                   Function<void(RequestPtr)> then);
+  // ---- ops_space.cc
+  void fallocate(RequestPtr request);
+  void do_fallocate(RequestPtr request, const FilePtr& file);
+  void lseek(RequestPtr request);
+  void do_lseek(RequestPtr request, const FilePtr& file);
+  void copy_file_range(RequestPtr request);
+  void do_copy(RequestPtr request, const FilePtr& from, const FilePtr& to);
+  void without_privileges(RequestPtr request, const FilePtr& file, Function<void(RequestPtr)> then);
   // ---- ops_dir.cc
   void opendir(RequestPtr request);
   void readdir(RequestPtr request);
@@ -230,9 +242,6 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
   bool is_repeated(const Request& request) const;
   // What an open gave under the name of the process before is of no use here: opens once more.
   void open_again(RequestPtr request, uint64_t inode, uint32_t flags, Raw then);
-  // An append that may have been made already, by the process before: it goes where the kernel
-  // said, unless others have appended since.
-  bool is_repeated_append(const Request& request, const File& file) const;
   // Around a settlement of a file: for whoever takes the mount over. The second is called when it
   // succeeded, and returns what is owed to the caller for bytes that died with the process before.
   uint32_t written_before(const File& file) const;

@@ -2,6 +2,8 @@
 
 #include <fcntl.h>
 
+#include <algorithm>
+
 #include "base/check.h"
 
 namespace fs3::fuse {
@@ -79,6 +81,15 @@ std::vector<FilePtr> FileTable::all() {
     for (auto& [handle, file] : shard.by_handle) files.push_back(file);
   }
   return files;
+}
+
+bool FileTable::may_be_mapped(uint64_t inode) {
+  Shard& shard = shards_[inode % kShards];
+  std::lock_guard lock(shard.mutex);
+  auto found = shard.by_inode.find(inode);
+  if (found == shard.by_inode.end()) return false;
+  return std::any_of(found->second.begin(), found->second.end(),
+                     [](const FilePtr& file) { return (file->flags & O_ACCMODE) == O_RDWR; });
 }
 
 std::vector<FilePtr> FileTable::remove_all() {

@@ -24,6 +24,7 @@ struct File {
   uint32_t flags = 0;  // open(2)
   client::FileHandle handle;
   std::string session;              // of the metadata service; empty for a read-only open
+  bool appends_only = false;        // chattr +a: whatever fcntl(2) says later
   uint32_t slot = Handover::kNone;  // its record for whoever takes the mount over
   // Buffered bytes of it died with the process before: the next flush or fsync says so, once.
   std::atomic<bool> lost{false};
@@ -51,6 +52,8 @@ class FileTable {
   FilePtr remove(uint64_t handle);
   // An open file of the inode, a writable one when there is any; null when it is not open here.
   FilePtr any_of(uint64_t inode);
+  // A handle of the inode reads and writes, as a shared mapping that is written needs.
+  bool may_be_mapped(uint64_t inode);
   std::vector<FilePtr> all();
   // The end of the mount.
   std::vector<FilePtr> remove_all();

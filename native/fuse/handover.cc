@@ -46,9 +46,9 @@ struct Handover::HandleRecord {
   std::atomic<uint64_t> handle;  // 0: nothing here
   std::atomic<uint64_t> inode;
   std::atomic<uint32_t> flags;
-  std::atomic<uint32_t> written;  // counts writes
-  std::atomic<uint32_t> settled;  // `written` when the last settlement that succeeded began
-  std::atomic<uint32_t> padding;
+  std::atomic<uint32_t> written;      // counts writes
+  std::atomic<uint32_t> settled;      // `written` when the last settlement that succeeded began
+  std::atomic<uint32_t> half_append;  // 1: more of the same write(2) follows
 };
 
 struct Handover::CallRecord {
@@ -156,7 +156,8 @@ void Handover::inherit() {
     if (handle == 0) continue;
     used.push_back(slot);
     bool unsettled = record.written.load() != record.settled.load();
-    inherited_.push_back({slot, handle, record.inode.load(), record.flags.load(), unsettled});
+    inherited_.push_back({slot, handle, record.inode.load(), record.flags.load(), unsettled,
+                          record.half_append.load() != 0});
   }
   free_handles_.inherit(used);
   used.clear();
@@ -216,6 +217,7 @@ uint32_t Handover::note_open(uint64_t handle, uint64_t inode, uint32_t flags) {
   record.flags.store(flags, std::memory_order_relaxed);
   record.written.store(0, std::memory_order_relaxed);
   record.settled.store(0, std::memory_order_relaxed);
+  record.half_append.store(0, std::memory_order_relaxed);
   record.handle.store(handle, std::memory_order_release);
   return slot;
 }
@@ -228,6 +230,13 @@ void Handover::note_closed(uint32_t slot) {
 
 void Handover::note_written(uint32_t slot) {
   if (slot != kNone) handles_[slot].written.fetch_add(1, std::memory_order_release);
+}
+
+void Handover::note_piece(uint32_t slot, bool more_follows) {
+  if (slot == kNone) return;
+  std::atomic<uint32_t>& half = handles_[slot].half_append;
+  uint32_t now = more_follows ? 1 : 0;
+  if (half.load(std::memory_order_relaxed) != now) half.store(now, std::memory_order_release);
 }
 
 uint32_t Handover::written(uint32_t slot) const {

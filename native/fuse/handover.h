@@ -9,7 +9,8 @@
 //   head      what was negotiated with the kernel, where the mount is
 //   handles   every open file: its inode, how it was opened, whether writes of it are unsettled
 //   calls     metadata calls that change something, under way: under which name. A request that
-//             the kernel sends again is sent to the service under the same name, so it happens once
+//             the kernel sends again is sent to the service under the same name, so it happens
+//             once. So are places for appends asked for: an append that is sent again gets the same
 //   locks     who may hold fcntl locks by which handle (locks.h). The locks themselves are the
 //             service's, under a client id that all processes of the mount share: they change
 //             hands by doing nothing
@@ -57,8 +58,9 @@ class Handover {
     uint32_t slot = kNone;
     uint64_t handle = 0;
     uint64_t inode = 0;
-    uint32_t flags = 0;      // open(2)
-    bool unsettled = false;  // it was written through, and no settlement was answered since
+    uint32_t flags = 0;        // open(2)
+    bool unsettled = false;    // it was written through, and no settlement was answered since
+    bool half_append = false;  // the rest of an append had not come yet
   };
   struct LockOwner {
     uint32_t slot = kNone;
@@ -98,6 +100,8 @@ class Handover {
   void note_closed(uint32_t slot);
   // Before a write is answered.
   void note_written(uint32_t slot);
+  // Before an append is answered: it is, or is not, the first part of one write(2).
+  void note_piece(uint32_t slot, bool more_follows);
   // Around a settlement: what was written when it began is settled when it succeeded.
   uint32_t written(uint32_t slot) const;
   void note_settled(uint32_t slot, uint32_t written);

@@ -24,6 +24,12 @@ constexpr uint64_t kInitOverIoUring = 1ull << 41;
 
 constexpr int kNotifyResend = 7;
 
+// Since 7.45 (Linux 6.18): as FUSE_COPY_FILE_RANGE, whose reply has 32 bits, with CopyRangeOut.
+constexpr uint32_t kOpCopyFileRange64 = 53;
+struct CopyRangeOut {
+  uint64_t bytes_copied;
+};
+
 constexpr uint32_t kOpTmpfile = 51;
 constexpr uint32_t kOpStatx = 52;
 
@@ -169,6 +175,15 @@ constexpr size_t operation_header_size(uint32_t opcode) {
     case FUSE_SETLK:
     case FUSE_SETLKW:
       return sizeof(fuse_lk_in);
+    case FUSE_FALLOCATE:
+      return sizeof(fuse_fallocate_in);
+    case FUSE_LSEEK:
+      return sizeof(fuse_lseek_in);
+    case FUSE_COPY_FILE_RANGE:
+    case kOpCopyFileRange64:
+      return sizeof(fuse_copy_file_range_in);
+    case FUSE_SYNCFS:
+      return sizeof(fuse_syncfs_in);
     case FUSE_SETXATTR:
       return sizeof(fuse_setxattr_in);  // the long form: SETXATTR_EXT is always agreed
     case FUSE_GETXATTR:

@@ -11,6 +11,7 @@ namespace {
 
 constexpr uint32_t kRenameNoReplace = 1;
 constexpr uint32_t kRenameExchange = 2;
+constexpr uint32_t kRenameWhiteout = 4;
 
 pb::FileType type_of(uint32_t mode) {
   switch (mode & S_IFMT) {
@@ -198,7 +199,7 @@ void ClusterFs::rename(RequestPtr request) {
   if (error != 0) return reply_error(std::move(request), error);
   bool second = request->opcode() == FUSE_RENAME2;
   uint32_t flags = second ? request->arguments<fuse_rename2_in>().flags : 0;
-  if (flags & ~(kRenameNoReplace | kRenameExchange)) {
+  if (flags & ~(kRenameNoReplace | kRenameExchange | kRenameWhiteout)) {
     return reply_error(std::move(request), EINVAL);
   }
   pb::RenameRequest body;

@@ -61,6 +61,7 @@ bool ClusterFs::make_handle(const pb::OpenReply& reply, const std::string& raw, 
   file->inode = attr.inode();
   file->flags = flags;
   file->session = reply.session();
+  file->appends_only = file->writable() && (attr.flags() & pb::APPEND_ONLY);
   file->handle = client_->open_handle(raw, flags);
   if (file->handle == nullptr) return false;
   out->fh = files_.add(file);
@@ -73,7 +74,11 @@ bool ClusterFs::make_handle(const pb::OpenReply& reply, const std::string& raw, 
   }
   bool unchanged =
       nodes_.content_unchanged(attr.inode(), {attr.data_version(), attr.size(), attr.mtime_ns()});
-  bool direct = options_.direct_io || options_.atime == AtimePolicy::kAlways || (flags & O_DIRECT);
+  // An append does not go where the kernel believes the end to be when another mount appends as
+  // well, so the kernel must not keep its bytes as pages (ops_data.cc).
+  bool appends = (flags & O_APPEND) && file->writable();
+  bool direct =
+      options_.direct_io || options_.atime == AtimePolicy::kAlways || (flags & O_DIRECT) || appends;
   file->paged = !direct;
   if (direct) {
     out->open_flags = FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
@@ -179,18 +184,21 @@ void ClusterFs::flush(RequestPtr request) {
 
 // The kernel has sent dirty pages of mappings as WRITE before, and waited for them.
 void ClusterFs::fsync(RequestPtr request) {
-  FilePtr file = files_.find(request->arguments<fuse_fsync_in>().fh);
+  const auto& in = request->arguments<fuse_fsync_in>();
+  FilePtr file = files_.find(in.fh);
   if (file == nullptr) return reply_error(std::move(request), files_.not_found());
   uint32_t written = written_before(*file);
-  client_->fsync(file->handle, true,
-                 [this, file, written, change = ChangeMark(nodes_, file->inode),
-                  request = std::move(request)](Status status) mutable {
-                   if (file->writable()) note_settled(*file);
-                   change.end();
-                   if (status.ok()) status = settled_now(*file, written);
-                   if (!status.ok()) return reply_status(std::move(request), status);
-                   reply_error(std::move(request), 0);
-                 });
+  bool data_only = in.fsync_flags & FUSE_FSYNC_FDATASYNC;
+  auto synced = [this, file, written, change = ChangeMark(nodes_, file->inode),
+                 request = std::move(request)](Status status) mutable {
+    if (file->writable()) note_settled(*file);
+    change.end();
+    if (status.ok()) status = settled_now(*file, written);
+    if (!status.ok()) return reply_status(std::move(request), status);
+    reply_error(std::move(request), 0);
+  };
+  if (data_only) return client_->fdatasync(file->handle, std::move(synced));
+  client_->fsync(file->handle, true, std::move(synced));
 }
 
 void ClusterFs::fsyncdir(RequestPtr request) {
@@ -199,6 +207,15 @@ void ClusterFs::fsyncdir(RequestPtr request) {
   body.set_durable(true);
   call(std::move(request), pb::SYNC, body.SerializeAsString(), 0,
        [](RequestPtr request, const std::string&) { reply_error(std::move(request), 0); });
+}
+
+// Of a mount without a block device the kernel keeps syncfs(2) to itself, but for virtiofs; what it
+// does of it is to send dirty pages, which come as WRITE.
+void ClusterFs::syncfs(RequestPtr request) {
+  client_->sync_all([this, request = std::move(request)](Status status) mutable {
+    if (!status.ok()) return reply_status(std::move(request), status);
+    reply_error(std::move(request), 0);
+  });
 }
 
 // Nobody waits for this answer; what could go wrong was told by flush.

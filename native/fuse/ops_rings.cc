@@ -96,6 +96,7 @@ class ClusterFs::RingPort final : public usrbio::RingFiles {
     Status refused;
     FilePtr file = named(name, O_RDONLY, &refused);
     if (file == nullptr) return done(std::move(refused));
+    if (file->appends_only) return done(Status(EPERM, "fuse/ring", "the file only grows"));
     if (fs_.options_.handover != nullptr) fs_.options_.handover->note_written(file->slot);
     fs_.client_->write(
         file->handle, offset, std::move(data), client::WriteAt::kThrough,

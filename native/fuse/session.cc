@@ -364,6 +364,14 @@ Status Session::invalidate_entry(uint64_t parent, std::string name, Function<voi
       });
 }
 
+Status Session::flush_pages(uint64_t node, Function<void()> done) {
+  return enqueue_notification([this, node, done = std::move(done)]() mutable {
+    Status status = fuse::invalidate_data(*device_, node, 0, 0);
+    done();
+    return status;
+  });
+}
+
 Status Session::enqueue_notification(Function<Status()> notification) {
   {
     std::lock_guard lock(notify_mutex_);

@@ -98,6 +98,9 @@ class Session {
   Status invalidate_data(uint64_t node, int64_t offset, int64_t length,
                          Function<void()> done = nullptr);
   Status invalidate_entry(uint64_t parent, std::string name, Function<void()> done = nullptr);
+  // Makes the kernel send the dirty pages of the node as WRITE, and drop the others; `done` runs on
+  // a thread of the notifications when they have been answered. Not at all when the session ends.
+  Status flush_pages(uint64_t node, Function<void()> done);
   static constexpr size_t kNotificationsMax = 65'536;
   // One that waits for a lock of the kernel holds up the others on its thread.
   static constexpr size_t kNotifiers = 4;

@@ -72,6 +72,15 @@ std::string_view operation_name(uint32_t opcode) {
       return "batch_forget";
     case FUSE_READDIRPLUS:
       return "readdirplus";
+    case FUSE_FALLOCATE:
+      return "fallocate";
+    case FUSE_LSEEK:
+      return "lseek";
+    case FUSE_COPY_FILE_RANGE:
+    case kOpCopyFileRange64:
+      return "copy_file_range";
+    case FUSE_SYNCFS:
+      return "syncfs";
     case FUSE_RENAME2:
       return "rename2";
     case FUSE_SETXATTR:

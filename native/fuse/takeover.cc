@@ -125,11 +125,13 @@ bool ClusterFs::add_restored(const Handover::OpenHandle& handle, const std::stri
   file->inode = handle.inode;
   file->flags = handle.flags;
   file->session = reply.session();
+  file->appends_only = (handle.flags & O_APPEND) && (reply.attr().flags() & pb::APPEND_ONLY);
   file->handle = client_->open_handle(raw, handle.flags);
   file->slot = handle.slot;
-  file->paged = !(options_.direct_io || (handle.flags & O_DIRECT));
+  file->paged = !(options_.direct_io || (handle.flags & (O_DIRECT | O_APPEND)));
   bool through = handle.flags & (O_DIRECT | O_SYNC | O_DSYNC);
-  file->lost = handle.unsettled && options_.write_back && !through;
+  // The first part of a large append is answered before its rest comes, whatever the flags.
+  file->lost = handle.half_append || (handle.unsettled && options_.write_back && !through);
   if (file->handle == nullptr) return false;
   files_.restore(handle.handle, std::move(file));
   return true;
@@ -158,14 +160,6 @@ void ClusterFs::open_again(RequestPtr request, uint64_t inode, uint32_t flags, R
                        }
                        options_.handover->end_earlier_call(unique);
                      });
-}
-
-bool ClusterFs::is_repeated_append(const Request& request, const File& file) const {
-  bool again = options_.handover != nullptr && (request.unique() & kUniqueResend);
-  if (!again || !(file.flags & O_APPEND)) return false;
-  const auto& in = request.arguments<fuse_write_in>();
-  uint64_t size = client_->last_told(file.handle).size;
-  return size <= in.offset + in.size;
 }
 
 uint32_t ClusterFs::written_before(const File& file) const {

@@ -448,6 +448,77 @@ void bind_blocking(Class& cls) {
       "handle"_a, "flush, settle, end the session. The handle is dead afterwards; idempotent.");
 }
 
+client::SeekFor seek_for(bool data) {
+  return data ? client::SeekFor::kData : client::SeekFor::kHole;
+}
+
+void bind_space(Class& cls) {
+  cls.def(
+      "seek",
+      [](NativeClient& self, PyHandle& file, uint64_t offset, bool data) {
+        return take(wait_for<Result<uint64_t>>([&](auto done) {
+          self.client->seek(file.handle, offset, seek_for(data), std::move(done));
+        }));
+      },
+      "handle"_a, "offset"_a, "data"_a, "SEEK_DATA when `data`, else SEEK_HOLE.");
+  cls.def(
+      "fallocate",
+      [](NativeClient& self, PyHandle& file, uint32_t mode, uint64_t offset, uint64_t length) {
+        wait_status([&](auto done) {
+          self.client->fallocate(file.handle, mode, offset, length, std::move(done));
+        });
+      },
+      "handle"_a, "mode"_a, "offset"_a, "length"_a, "As fallocate(2); `mode` has its flags.");
+  cls.def(
+      "copy_range",
+      [](NativeClient& self, PyHandle& from, uint64_t from_offset, PyHandle& to, uint64_t to_offset,
+         uint64_t length) {
+        return take(wait_for<Result<uint64_t>>([&](auto done) {
+          self.client->copy_range(from.handle, from_offset, to.handle, to_offset, length,
+                                  std::move(done));
+        }));
+      },
+      "source"_a, "source_offset"_a, "target"_a, "target_offset"_a, "length"_a,
+      "As copy_file_range(2): bytes copied, fewer than asked now and then.");
+  cls.def(
+      "sync_all",
+      [](NativeClient& self) {
+        wait_status([&](auto done) { self.client->sync_all(std::move(done)); });
+      },
+      "fsync of everything that is open.");
+  cls.def(
+      "submit_seek",
+      [](NativeClient& self, Queue queue, uint64_t token, PyHandle& file, uint64_t offset,
+         bool data) {
+        self.client->seek(file.handle, offset, seek_for(data),
+                          complete_number<uint64_t>(std::move(queue), token));
+      },
+      "queue"_a, "token"_a, "handle"_a, "offset"_a, "data"_a);
+  cls.def(
+      "submit_fallocate",
+      [](NativeClient& self, Queue queue, uint64_t token, PyHandle& file, uint32_t mode,
+         uint64_t offset, uint64_t length) {
+        self.client->fallocate(file.handle, mode, offset, length,
+                               complete_status(std::move(queue), token));
+      },
+      "queue"_a, "token"_a, "handle"_a, "mode"_a, "offset"_a, "length"_a);
+  cls.def(
+      "submit_copy_range",
+      [](NativeClient& self, Queue queue, uint64_t token, PyHandle& from, uint64_t from_offset,
+         PyHandle& to, uint64_t to_offset, uint64_t length) {
+        self.client->copy_range(from.handle, from_offset, to.handle, to_offset, length,
+                                complete_number<uint64_t>(std::move(queue), token));
+      },
+      "queue"_a, "token"_a, "source"_a, "source_offset"_a, "target"_a, "target_offset"_a,
+      "length"_a);
+  cls.def(
+      "submit_sync_all",
+      [](NativeClient& self, Queue queue, uint64_t token) {
+        self.client->sync_all(complete_status(std::move(queue), token));
+      },
+      "queue"_a, "token"_a);
+}
+
 void bind_submit(Class& cls) {
   cls.def(
       "submit_meta_call",
@@ -537,13 +608,16 @@ void bind_chunks(Class& cls) {
       },
       "inode"_a, "layout"_a, "size"_a, "Servers only. Removes every chunk that storage holds.");
   cls.def(
-      "query_length",
+      "measure",
       [](NativeClient& self, uint64_t inode, nb::bytes layout) {
-        return take(wait_for<Result<uint64_t>>([&, layout = as_string(layout)](auto done) {
-          self.client->query_length(inode, layout, std::move(done));
-        }));
+        auto measure =
+            take(wait_for<Result<Client::Measure>>([&, layout = as_string(layout)](auto done) {
+              self.client->measure(inode, layout, std::move(done));
+            }));
+        return std::make_tuple(measure.length, measure.stored);
       },
-      "inode"_a, "layout"_a, "Servers only. The end of the last byte that storage holds.");
+      "inode"_a, "layout"_a,
+      "Servers only. (The end of the last byte that storage holds, how many bytes it holds.)");
   cls.def(
       "submit_truncate_chunks",
       [](NativeClient& self, Queue queue, uint64_t token, uint64_t inode, nb::bytes layout,
@@ -560,13 +634,6 @@ void bind_chunks(Class& cls) {
                                    complete_status(std::move(queue), token));
       },
       "queue"_a, "token"_a, "inode"_a, "layout"_a, "size"_a);
-  cls.def(
-      "submit_query_length",
-      [](NativeClient& self, Queue queue, uint64_t token, uint64_t inode, nb::bytes layout) {
-        self.client->query_length(inode, as_string(layout),
-                                  complete_number<uint64_t>(std::move(queue), token));
-      },
-      "queue"_a, "token"_a, "inode"_a, "layout"_a);
 }
 
 void bind_client(nb::module_& m) {
@@ -593,6 +660,7 @@ void bind_client(nb::module_& m) {
           "max_inflight_bytes"_a = size_t{64} << 20);
   bind_blocking(cls);
   bind_submit(cls);
+  bind_space(cls);
   bind_chunks(cls);
   cls.def(
       "note_truncated",

@@ -298,6 +298,22 @@ Result<QueryLastCommand> decode_query_last(std::string_view body) {
       {request.target_id(), request.chain_id()}, request.chain_version(), request.inode()};
 }
 
+Result<QueryChunksCommand> decode_query_chunks(std::string_view body) {
+  pb::QueryChunksRequest request;
+  if (Status s = parse(body, request); !s.ok()) return s;
+  if (request.inode() == 0) return bad("inode", "is 0");
+  if (request.step() == 0) return bad("step", "is 0");
+  if (Status s = check_chunk_size(request.chunk_size()); !s.ok()) return s;
+  if (Status s = check_limit(request.limit(), 1); !s.ok()) return s;
+  return QueryChunksCommand{{request.target_id(), request.chain_id()},
+                            request.chain_version(),
+                            request.inode(),
+                            request.first(),
+                            request.step(),
+                            request.chunk_size(),
+                            request.limit()};
+}
+
 Result<DumpCommand> decode_dump(std::string_view body) {
   pb::DumpRequest request;
   if (Status s = parse(body, request); !s.ok()) return s;
@@ -343,14 +359,14 @@ std::string encode_update_reply(const craq::Reply& in) {
   return serialize(reply);
 }
 
-std::string encode_query_last_reply(const std::optional<engine::ChunkState>& last,
-                                    uint64_t chunks) {
+std::string encode_query_last_reply(const engine::InodeChunks& held) {
   pb::QueryLastReply reply;
-  reply.set_found(last.has_value());
-  reply.set_chunks(chunks);
-  if (last) {
-    reply.set_index(last->chunk.index);
-    reply.set_length(last->committed.length);
+  reply.set_found(held.last.has_value());
+  reply.set_chunks(held.chunks);
+  reply.set_bytes(held.bytes);
+  if (held.last) {
+    reply.set_index(held.last->chunk.index);
+    reply.set_length(held.last->committed.length);
   }
   return serialize(reply);
 }

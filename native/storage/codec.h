@@ -66,6 +66,15 @@ struct QueryLastCommand {
   ChainVersion chain_version = 0;
   uint64_t inode = 0;
 };
+struct QueryChunksCommand {
+  Destination to;
+  ChainVersion chain_version = 0;
+  uint64_t inode = 0;
+  uint64_t first = 0;
+  uint64_t step = 0;
+  uint32_t chunk_size = 0;
+  uint32_t limit = 0;  // runs
+};
 struct DumpCommand {
   TargetId target = 0;
   std::optional<ChunkId> after;
@@ -88,6 +97,7 @@ Result<SyncStartCommand> decode_sync_start(std::string_view body);
 Result<SyncDoneCommand> decode_sync_done(std::string_view body);
 Result<FetchCommand> decode_fetch(std::string_view body);
 Result<QueryLastCommand> decode_query_last(std::string_view body);
+Result<QueryChunksCommand> decode_query_chunks(std::string_view body);
 Result<DumpCommand> decode_dump(std::string_view body);
 Result<ReadRawCommand> decode_read_raw(std::string_view body);
 
@@ -95,7 +105,7 @@ std::string encode_read_reply(uint32_t length, uint32_t chunk_length, ChunkVersi
 // `whole` names the content of the chunk that `length` bytes of are sent.
 std::string encode_fetch_reply(uint32_t length, const engine::VersionInfo& whole);
 std::string encode_update_reply(const craq::Reply& reply);
-std::string encode_query_last_reply(const std::optional<engine::ChunkState>& last, uint64_t chunks);
+std::string encode_query_last_reply(const engine::InodeChunks& held);
 std::string encode_sync_start_reply(const std::vector<engine::ChunkState>& page, bool end);
 std::string encode_dump_reply(const std::vector<engine::ChunkState>& page, bool end);
 std::string encode_space_reply(const engine::Space& space);

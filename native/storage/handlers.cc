@@ -49,6 +49,8 @@ void Service::handle(net::ServerCallPtr call) {
       return handle_update(std::move(call));
     case pb::QUERY_LAST:
       return handle_query_last(std::move(call));
+    case pb::QUERY_CHUNKS:
+      return handle_query_chunks(std::move(call));
     case pb::FORWARD:
       return handle_forward(std::move(call));
     case pb::SYNC_START:
@@ -146,7 +148,11 @@ void Service::handle_update(net::ServerCallPtr call) {
                                                   : decode_remove(call->body());
   if (!command.ok()) return refuse(std::move(call), command.status());
   const auto& event = command->event;
-  Status s = allow(*call, write ? auth::kWrite : auth::kServer, event.chunk.inode);
+  // A client removes chunks where it punches holes; cutting one is the metadata service's alone.
+  uint8_t rights = write                          ? auth::kWrite
+                   : call->method() == pb::REMOVE ? auth::kTruncate
+                                                  : auth::kServer;
+  Status s = allow(*call, rights, event.chunk.inode);
   if (s.ok()) s = own_identity(*call, event.identity);
   size_t wanted = write ? event.length : 0;
   if (s.ok() && call->source_length() != wanted)
@@ -226,6 +232,18 @@ void Service::handle_query_last(net::ServerCallPtr call) {
   auto target = find(command->to);
   if (!target.ok()) return refuse(std::move(call), target.status());
   (*target)->query_last(*command, std::move(call));
+}
+
+// Who may write a file may know where it has holes, as by lseek(2).
+void Service::handle_query_chunks(net::ServerCallPtr call) {
+  auto command = decode_query_chunks(call->body());
+  if (!command.ok()) return refuse(std::move(call), command.status());
+  Status s = allow(*call, auth::kRead, command->inode);
+  if (!s.ok()) s = allow(*call, auth::kWrite, command->inode);
+  if (!s.ok()) return refuse(std::move(call), std::move(s));
+  auto target = find(command->to);
+  if (!target.ok()) return refuse(std::move(call), target.status());
+  (*target)->query_chunks(*command, std::move(call));
 }
 
 void Service::handle_dump(net::ServerCallPtr call) {

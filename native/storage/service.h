@@ -72,6 +72,7 @@ class Service {
   void handle_sync_done(net::ServerCallPtr call);
   void handle_fetch(net::ServerCallPtr call);
   void handle_query_last(net::ServerCallPtr call);
+  void handle_query_chunks(net::ServerCallPtr call);
   void handle_dump(net::ServerCallPtr call);
   void handle_read_raw(net::ServerCallPtr call);
   void handle_space(net::ServerCallPtr call);

@@ -7,6 +7,7 @@
 #include "base/check.h"
 #include "craq/dedup.h"
 #include "engine/dedup_rows.h"
+#include "storage/chunk_runs.h"
 
 namespace fs3::storage {
 namespace {
@@ -117,23 +118,46 @@ void Target::sync_done(const SyncDoneCommand& command, net::ServerCallPtr call) 
 
 // The committed versions of any serving replica hold every acknowledged write; the lease is checked
 // after they were looked at.
-void Target::query_last(const QueryLastCommand& command, net::ServerCallPtr call) {
+template <typename Look>
+void Target::look_at_disk(const char* what, ChainVersion chain_version, net::ServerCallPtr call,
+                          Look look) {
   const auto& view = replica_.chain();
-  std::string where = world_.where + "/query_last";
-  if (command.chain_version != view.version)
+  std::string where = world_.where + "/" + what;
+  if (chain_version != view.version)
     return call->reply(Status(kChainVersionMismatch, where,
                               "chain " + std::to_string(chain_id_) + " is at version " +
                                   std::to_string(view.version) + ", request says " +
-                                  std::to_string(command.chain_version)),
+                                  std::to_string(chain_version)),
                        {});
   if (view.self != craq::PublicState::kServing || world_.engine.failed())
     return call->reply(
         Status(kNotServing, where, "target " + std::to_string(id_) + " does not serve"), {});
-  uint64_t chunks = 0;
-  auto last = world_.engine.last_of_inode(id_, command.inode, &chunks);
+  std::string reply = look();
   if (now_ns() >= lease_until_ns_)
     return call->reply(Status(kLeaseExpired, where, "no heartbeat was acknowledged in time"), {});
-  call->reply({}, encode_query_last_reply(last, chunks));
+  call->reply({}, reply);
+}
+
+void Target::query_last(const QueryLastCommand& command, net::ServerCallPtr call) {
+  look_at_disk("query_last", command.chain_version, std::move(call), [&] {
+    return encode_query_last_reply(world_.engine.chunks_of_inode(id_, command.inode));
+  });
+}
+
+void Target::query_chunks(const QueryChunksCommand& command, net::ServerCallPtr call) {
+  look_at_disk("query_chunks", command.chain_version, std::move(call), [&] {
+    ChunkRuns runs(command);
+    std::optional<ChunkId> after = runs.after();
+    while (after) {
+      auto page = world_.engine.list(id_, after, ChunkRuns::kPage);
+      for (const auto& chunk : page) {
+        if (!runs.add(chunk)) break;
+      }
+      if (page.size() < ChunkRuns::kPage) runs.end_of_disk();
+      after = runs.complete() ? std::nullopt : std::optional(page.back().chunk);
+    }
+    return runs.reply();
+  });
 }
 
 void Target::set_chain(const craq::ChainView& view) { feed(craq::SetChain{view}); }

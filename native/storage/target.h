@@ -72,6 +72,7 @@ class Target : public std::enable_shared_from_this<Target> {
   void sync_start(const SyncStartCommand& command, net::ServerCallPtr call);
   void sync_done(const SyncDoneCommand& command, net::ServerCallPtr call);
   void query_last(const QueryLastCommand& command, net::ServerCallPtr call);
+  void query_chunks(const QueryChunksCommand& command, net::ServerCallPtr call);
   void fetch(const FetchCommand& command, net::ServerCallPtr call);
 
   // A read of the chunk failed; when its bytes did not fit their checksum, it is to be repaired.
@@ -103,6 +104,10 @@ class Target : public std::enable_shared_from_this<Target> {
     std::optional<ChunkId> after;
   };
 
+  // Answers with what `look` finds on the disk, if this target may speak for its chain.
+  template <typename Look>
+  void look_at_disk(const char* what, ChainVersion chain_version, net::ServerCallPtr call,
+                    Look look);
   craq::OpId begin(Kind kind, net::ServerCallPtr call);
   // Takes the bytes of an update that may make its chunk `end` bytes long; tells the replica
   // whether the disk has room for it.

@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import pathlib
 
 import pytest
 
@@ -34,8 +35,9 @@ def test_a_tree_with_content_gets_limits_that_bind(running: LocalFs3) -> None:
     with pytest.raises(OSError) as refused:
         os.rename(team / "more0", running.mount / "outside")
     assert refused.value.errno == errno.EXDEV
-    with pytest.raises(OSError) as refused:
-        os.truncate(team / "more0", 2 * MIB)
+    os.truncate(team / "more0", 1 << 40)  # a hole counts nothing
+    with (team / "more0").open("r+b") as file, pytest.raises(OSError) as refused:
+        os.posix_fallocate(file.fileno(), 0, 2 * MIB)
     assert refused.value.errno == errno.EDQUOT
     assert "/team" in running.local("quota", "list")
     running.local("quota", "set", "/team", "--inodes", "0")
@@ -61,12 +63,22 @@ def test_a_writer_is_stopped_near_the_limit(running: LocalFs3) -> None:
         with pytest.raises(OSError) as refused:
             os.pwrite(file.fileno(), b"x", size)
         assert refused.value.errno == errno.EDQUOT
+        (place / "sparse").touch()
+        os.truncate(place / "sparse", 1 << 40)
+        with pytest.raises(OSError) as refused:
+            write_into_a_hole(place / "sparse")
+        assert refused.value.errno == errno.EDQUOT
         os.truncate(place / "file", 100)
         os.pwrite(file.fileno(), b"x", 100)
         os.fsync(file.fileno())
     with Client(running.data) as client:
         quota = client.get_quota("/full")
-        assert (quota.bytes, quota.inodes, quota.bytes_max) == (101, 2, MIB)
+        assert (quota.bytes, quota.inodes, quota.bytes_max) == (101, 3, MIB)
+
+
+def write_into_a_hole(path: pathlib.Path) -> None:
+    with path.open("r+b", buffering=0) as file:
+        os.pwrite(file.fileno(), b"x", 1 << 30)
 
 
 def grow(file: io.FileIO) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from fs3.mount.keeper import mount_server
 from tests.cluster.conftest import ROOT, LocalFs3
-from tests.cluster.mounts import mounted
+from tests.cluster.mounts import MountProcess, mounted
 
 
 def rounds(directory: pathlib.Path) -> int:
@@ -37,6 +37,14 @@ def kill_server(fs3: LocalFs3) -> None:
     assert before
     os.kill(before, signal.SIGKILL)
     fs3.wait_for(lambda: server_of(fs3) not in (0, before), "another server of the mount")
+
+
+def kill_server_of(fs3: LocalFs3, mount: MountProcess) -> None:
+    """The same for a mount of its own."""
+    before = mount_server(mount.process.pid)
+    assert before
+    os.kill(before, signal.SIGKILL)
+    fs3.wait_for(lambda: mount_server(mount.process.pid) not in (0, before), "another server")
 
 
 class User:
@@ -87,6 +95,60 @@ def test_programs_go_on_when_the_server_is_killed(running: LocalFs3) -> None:
                 running.wait_for(lambda u=user, b=before: u.is_past(b), "a round of each", 120)
         assert all(user.finish() for user in users)
     assert int(running.cluster.state()["processes"]["mount"]["pid"]) == keeper
+
+
+APPENDER = """
+import os, select, sys
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_APPEND | os.O_SYNC)
+number = 0
+while not select.select([sys.stdin], [], [], 0)[0]:
+    os.write(log, b"%s %08d\\n" % (sys.argv[2].encode(), number))
+    number += 1
+print(number)
+"""
+
+
+@contextlib.contextmanager
+def appending(path: pathlib.Path, name: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that appends numbered lines to the file, each durable before the next."""
+    writer = subprocess.Popen(
+        [sys.executable, "-c", APPENDER, str(path), name],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
+    try:
+        yield writer
+    finally:
+        writer.kill()
+
+
+def test_appends_happen_once_on_two_mounts(running: LocalFs3, tmp_path: pathlib.Path) -> None:
+    """While the server of one of them is killed: no line is torn, doubled or gone, though the two
+    have the same length, and each kernel has its own idea of where the end is."""
+    log = running.mount / "appended"
+    log.touch()
+    with contextlib.ExitStack() as stack:
+        other = stack.enter_context(mounted(running, tmp_path / "other", "native"))
+        places = {"a": log, "b": other.place / "appended"}
+        writers = [stack.enter_context(appending(path, name)) for name, path in places.items()]
+        for kill in range(4):
+            before = log.read_bytes()
+            time.sleep(0.05 * kill)
+            kill_server_of(running, other)
+            running.wait_for(
+                lambda b=before: all(
+                    log.read_bytes().count(name) > b.count(name) + 20 for name in (b"a", b"b")
+                ),
+                "lines of both",
+            )
+        counts = [int(writer.communicate("stop\n", timeout=120)[0]) for writer in writers]
+        lines = log.read_bytes().splitlines()
+    for name, count in zip((b"a", b"b"), counts, strict=True):
+        mine = [line for line in lines if line.startswith(name)]
+        assert mine == [b"%s %08d" % (name, number) for number in range(count)]
+    assert len(lines) == sum(counts)
 
 
 def test_an_upgrade_loses_nothing_that_was_written(running: LocalFs3) -> None:
@@ -205,11 +267,7 @@ def test_a_mount_of_its_own_ends_cleanly_after_a_takeover(
     running: LocalFs3, tmp_path: pathlib.Path
 ) -> None:
     with mounted(running, tmp_path / "own", "native") as mount:
-        first = mount_server(mount.process.pid)
-        os.kill(first, signal.SIGKILL)
-        running.wait_for(
-            lambda: mount_server(mount.process.pid) not in (0, first), "another server"
-        )
+        kill_server_of(running, mount)
         (mount.place / "own").write_bytes(b"x")
     with mounted(running, tmp_path / "none", "native", "--no-survive") as mount:
         assert mount_server(mount.process.pid) == 0

@@ -56,8 +56,26 @@ class ScriptedClient final : public client::Client {
     for (std::byte byte : data.span()) sum ^= static_cast<uint8_t>(byte);
     done(sum == 0xff ? Result<size_t>(Status(EIO, "fuzz", "")) : Result<size_t>(data.size()));
   }
+  void append(client::FileHandle, Buffer data, client::AppendMode, AppendName,
+              Function<void(Result<client::Appended>)> done) override {
+    done(client::Appended{data.size(), 0});
+  }
+  void seek(client::FileHandle, uint64_t offset, client::SeekFor,
+            Function<void(Result<uint64_t>)> done) override {
+    done(offset);
+  }
+  void fallocate(client::FileHandle, uint32_t, uint64_t, uint64_t,
+                 Function<void(Status)> done) override {
+    done(Status());
+  }
+  void copy_range(client::FileHandle, uint64_t, client::FileHandle, uint64_t, uint64_t length,
+                  Function<void(Result<uint64_t>)> done) override {
+    done(length);
+  }
+  void sync_all(Function<void(Status)> done) override { done(Status()); }
   void flush(client::FileHandle, Function<void(Status)> done) override { done(Status()); }
   void fsync(client::FileHandle, bool, Function<void(Status)> done) override { done(Status()); }
+  void fdatasync(client::FileHandle, Function<void(Status)> done) override { done(Status()); }
   void close(client::FileHandle, Function<void(Status)> done) override { done(Status()); }
   void settle(uint64_t, Function<void(Status)> done) override { done(Status()); }
   void note_truncated(uint64_t inode, uint64_t size, uint64_t version) override {
@@ -71,6 +89,7 @@ class ScriptedClient final : public client::Client {
     *mtime_ns = static_cast<int64_t>(inode);
     return inode % 3 == 0;
   }
+  uint64_t unsettled_bytes(uint64_t inode) override { return inode; }
   Told last_told(const client::FileHandle& handle) const override {
     const client::OpenFile& file = *handle->file;
     return {file.attr_version, file.attr_size, file.attr_mtime_ns};
@@ -82,7 +101,7 @@ class ScriptedClient final : public client::Client {
   void truncate_chunks(uint64_t, std::string, uint64_t, uint64_t, Function<void(Status)>) override {
   }
   void remove_chunks(uint64_t, std::string, uint64_t, Function<void(Status)>) override {}
-  void query_length(uint64_t, std::string, Function<void(Result<uint64_t>)>) override {}
+  void measure(uint64_t, std::string, Function<void(Result<Measure>)>) override {}
   void set_server_lease(int64_t) override {}
   void update_routing(std::string_view) override {}
   std::string routing() const override { return {}; }

@@ -14,6 +14,7 @@
 #include <mutex>
 #include <random>
 #include <string>
+#include <tuple>
 #include <vector>
 
 #include "auth/capability.h"
@@ -34,6 +35,7 @@ constexpr uint32_t kChunk = 64u << 10;
 constexpr size_t kNodes = 3;
 const std::string kClusterId(16, 'c');
 const std::string kClientId(16, 'k');
+const std::string kOtherId(16, 'o');
 
 // What becomes of one request.
 enum class Fault {
@@ -147,6 +149,20 @@ class FakeCluster {
     late_size_ = size;
     late_version_ = version;
   }
+  // What somebody else appends: bytes that get their place now.
+  uint64_t reserve(uint64_t length) {
+    std::lock_guard lock(mutex_);
+    return reserve_locked(0, length);
+  }
+  void set_quota(pm::QuotaState quota) {
+    std::lock_guard lock(mutex_);
+    quota_ = quota;
+  }
+  // Settlements that asked for a measure.
+  size_t measures() {
+    std::lock_guard lock(mutex_);
+    return measures_;
+  }
   // As after a long silence of the client.
   void end_session(std::string session) {
     std::lock_guard lock(mutex_);
@@ -160,6 +176,7 @@ class FakeCluster {
   void truncate(uint64_t size) {
     std::lock_guard lock(mutex_);
     size_ = size;
+    append_end_ = 0;
     ++version_;
     std::erase_if(chunks_, [&](const auto& entry) { return entry.first * kChunk >= size; });
     auto partial = chunks_.find(size / kChunk);
@@ -174,6 +191,10 @@ class FakeCluster {
   void put_chunk(uint64_t index, std::string bytes) {
     std::lock_guard lock(mutex_);
     chunks_[index].bytes = std::move(bytes);
+  }
+  size_t queries() {
+    std::lock_guard lock(mutex_);
+    return queries_;
   }
   size_t chunk_count() {
     std::lock_guard lock(mutex_);
@@ -199,14 +220,20 @@ class FakeCluster {
   }
 
  private:
+  uint64_t reserve_locked(uint64_t at_least, uint64_t length) {
+    uint64_t offset = std::max({size_, append_end_, at_least});
+    append_end_ = offset + length;
+    return offset;
+  }
   pm::OpenReply open_reply_locked(uint64_t life_ms) {
     pm::OpenReply reply;
     fill_attr(reply.mutable_attr());
     std::string token(auth::kCapabilitySize, '\0');
-    token[1] = auth::kRead | auth::kWrite;
+    token[1] = auth::kRead | auth::kWrite | auth::kTruncate;
     uint64_t expiry = life_ms;
     std::memcpy(token.data() + 40, &expiry, sizeof expiry);
     reply.set_capability(token);
+    reply.set_quota(quota_);
     return reply;
   }
   void fill_attr(pm::Attr* attr) {
@@ -214,6 +241,9 @@ class FakeCluster {
     attr->set_type(pm::FILE);
     attr->set_size(size_);
     attr->set_version(version_);
+    uint64_t stored = 0;
+    for (const auto& [index, chunk] : chunks_) stored += chunk.bytes.size();
+    attr->set_blocks((stored + 511) / 512);
     *attr->mutable_layout() = layout();
   }
 
@@ -287,7 +317,7 @@ class FakeCluster {
     }
     pm::GetAttrRequest any;  // the header is field 1 of every request
     EXPECT_TRUE(any.ParseFromString(body));
-    EXPECT_EQ(any.header().client_id(), kClientId);
+    EXPECT_TRUE(any.header().client_id() == kClientId || any.header().client_id() == kOtherId);
     request_ids_.push_back(any.header().request_id());
     if (method == pm::SYNC || method == pm::CLOSE) return settle(method, body, reply);
     if (method == pm::GETATTR) {
@@ -297,6 +327,32 @@ class FakeCluster {
         answer.mutable_attr()->set_size(late_size_);
         answer.mutable_attr()->set_version(late_version_);
       }
+      *reply = answer.SerializeAsString();
+      return Status();
+    }
+    if (method == pm::APPEND) {
+      pm::AppendRequest request;
+      pm::AppendReply answer;
+      EXPECT_TRUE(request.ParseFromString(body));
+      EXPECT_EQ(request.session().size(), 16u);
+      // A name is answered once.
+      std::string& record = appended_[{any.header().client_id(), any.header().request_id()}];
+      if (record.empty()) {
+        uint64_t offset = reserve_locked(request.at_least(), request.length());
+        answer.set_offset(offset);
+        answer.set_end(offset + request.length());
+        record = answer.SerializeAsString();
+      }
+      *reply = record;
+      return Status();
+    }
+    if (method == pm::ALLOCATE) {
+      pm::AllocateRequest request;
+      pm::AttrReply answer;
+      EXPECT_TRUE(request.ParseFromString(body));
+      if (!request.keep_size()) size_ = std::max(size_, request.offset() + request.length());
+      ++version_;
+      fill_attr(answer.mutable_attr());
       *reply = answer.SerializeAsString();
       return Status();
     }
@@ -320,6 +376,7 @@ class FakeCluster {
     EXPECT_TRUE(request.ParseFromString(body));
     EXPECT_TRUE(!request.wrote() || request.session().size() == 16u);
     durable_syncs_ += request.durable();
+    measures_ += request.measure();
     if (request.wrote()) {
       size_ = std::max(size_, request.written_end());
       ++version_;
@@ -381,6 +438,10 @@ class FakeCluster {
       case ps::QUERY_LAST:
         status = do_query_last(*call, &body);
         break;
+      case ps::QUERY_CHUNKS:
+        ++queries_;
+        status = do_query_chunks(*call, &body);
+        break;
       default:
         status = Status(kUnknownMethod, "storage", "?");
     }
@@ -421,10 +482,10 @@ class FakeCluster {
   Status admit(const Request& request, uint16_t method, size_t node, uint32_t offset,
                uint32_t length, bool* fresh) {
     const auto& identity = request.identity();
-    EXPECT_EQ(identity.client_id(), kClientId);
+    EXPECT_TRUE(identity.client_id() == kClientId || identity.client_id() == kOtherId);
     updates_.push_back({method, node, request.chunk().index(), offset, length, identity.channel(),
                         identity.sequence()});
-    uint64_t& last = sequences_[{request.chain_id(), identity.channel()}];
+    uint64_t& last = sequences_[{identity.client_id(), request.chain_id(), identity.channel()}];
     if (identity.sequence() < last) return Status(kDuplicateOld, "storage", "old");
     *fresh = identity.sequence() > last;
     last = identity.sequence();
@@ -486,6 +547,28 @@ class FakeCluster {
       reply.set_index(index);
       reply.set_length(static_cast<uint32_t>(chunk.bytes.size()));
       reply.set_chunks(reply.chunks() + 1);
+      reply.set_bytes(reply.bytes() + chunk.bytes.size());
+    }
+    *body = reply.SerializeAsString();
+    return Status();
+  }
+  // One chunk is one run here, so answers are cut where they need not be.
+  Status do_query_chunks(net::ServerCall& call, std::string* body) {
+    ps::QueryChunksRequest request;
+    EXPECT_TRUE(request.ParseFromArray(call.body().data(), static_cast<int>(call.body().size())));
+    EXPECT_EQ(request.chunk_size(), kChunk);
+    ps::QueryChunksReply reply;
+    reply.set_through(UINT64_MAX);
+    for (auto at = chunks_.lower_bound(request.first()); at != chunks_.end(); ++at) {
+      if ((at->first - request.first()) % request.step() != 0 || at->second.bytes.empty()) continue;
+      if (reply.runs_size() == static_cast<int>(std::min(request.limit(), runs_max_))) {
+        reply.set_through(at->first);
+        break;
+      }
+      auto* run = reply.add_runs();
+      run->set_index(at->first);
+      run->set_count(1);
+      run->set_last_length(static_cast<uint32_t>(at->second.bytes.size()));
     }
     *body = reply.SerializeAsString();
     return Status();
@@ -509,7 +592,8 @@ class FakeCluster {
   std::function<Fault(uint16_t, size_t)> storage_fault_;
   std::function<Fault(uint16_t)> meta_fault_;
   std::map<uint64_t, FakeChunk> chunks_;
-  std::map<std::pair<uint32_t, uint32_t>, uint64_t> sequences_;
+  // By client, chain and channel.
+  std::map<std::tuple<std::string, uint32_t, uint32_t>, uint64_t> sequences_;
   std::vector<Seen> updates_;
   size_t applied_ = 0, reads_ = 0;
   std::map<uint16_t, size_t> meta_counts_;
@@ -517,6 +601,11 @@ class FakeCluster {
   uint64_t size_ = 0, version_ = 1;
   uint64_t late_size_ = 0, late_version_ = 0;  // 0: GETATTR tells the truth
   size_t durable_syncs_ = 0;
+  size_t measures_ = 0, queries_ = 0;
+  uint32_t runs_max_ = 3;
+  uint64_t append_end_ = 0;
+  pm::QuotaState quota_ = pm::QUOTA_FREE;
+  std::map<std::pair<std::string, uint64_t>, std::string> appended_;  // by name: the reply
   std::string ended_session_ = "none";
   std::vector<net::ServerCallPtr> swallowed_;
 };

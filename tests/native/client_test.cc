@@ -7,80 +7,10 @@
 #include <set>
 #include <thread>
 
-#include "client_fixture.h"
+#include "client_user.h"
 
 namespace fs3::client {
 namespace {
-
-// Starts a call and waits for its callback.
-template <typename T>
-T wait_for(std::function<void(Function<void(T)>)> start) {
-  auto promise = std::make_shared<std::promise<T>>();
-  auto future = promise->get_future();
-  start([promise](T value) { promise->set_value(std::move(value)); });
-  EXPECT_EQ(future.wait_for(std::chrono::seconds(60)), std::future_status::ready);
-  return future.get();
-}
-
-std::string pattern(size_t size, uint64_t seed) {
-  std::mt19937_64 random(seed);
-  std::string bytes(size, '\0');
-  for (char& byte : bytes) byte = static_cast<char>(random());
-  return bytes;
-}
-
-// A client of the cluster with blocking calls.
-class User {
- public:
-  explicit User(Options options) : client(std::move(Client::create(std::move(options))).value()) {}
-  ~User() { client->shutdown(); }
-
-  FileHandle open(FakeCluster& cluster, uint32_t flags = O_RDWR) {
-    return client->open_handle(cluster.open_reply((flags & O_ACCMODE) != O_RDONLY), flags);
-  }
-  Result<size_t> write(const FileHandle& file, uint64_t offset, const std::string& bytes,
-                       WriteAt at = WriteAt::kAsOpened) {
-    return wait_for<Result<size_t>>([&](auto done) {
-      client->write(file, offset, Buffer::copy_of(bytes.data(), bytes.size()), at, std::move(done));
-    });
-  }
-  Result<std::string> read(const FileHandle& file, uint64_t offset, size_t length) {
-    std::string bytes(length, '?');
-    auto got = wait_for<Result<size_t>>([&](auto done) {
-      client->read(file, offset, reinterpret_cast<std::byte*>(bytes.data()), length,
-                   std::move(done));
-    });
-    if (!got.ok()) return got.status();
-    bytes.resize(*got);
-    return bytes;
-  }
-  Status flush(const FileHandle& file) {
-    return wait_for<Status>([&](auto done) { client->flush(file, std::move(done)); });
-  }
-  Status fsync(const FileHandle& file) {
-    return wait_for<Status>([&](auto done) { client->fsync(file, true, std::move(done)); });
-  }
-  Status close(const FileHandle& file) {
-    return wait_for<Status>([&](auto done) { client->close(file, std::move(done)); });
-  }
-  Status settle() {
-    return wait_for<Status>([&](auto done) { client->settle(42, std::move(done)); });
-  }
-  Result<std::string> lookup() {
-    return wait_for<Result<std::string>>([&](auto done) {
-      client->meta_call(pm::LOOKUP, "", 022, pm::LookupRequest().SerializeAsString(),
-                        std::move(done));
-    });
-  }
-
-  std::shared_ptr<Client> client;
-};
-
-class ClientTest : public testing::Test {
- protected:
-  FakeCluster cluster;
-  User user{cluster.options()};
-};
 
 TEST_F(ClientTest, StripesWritesOverChunksAndReadsThemBack) {
   auto file = user.open(cluster);
@@ -593,10 +523,10 @@ TEST_F(ClientTest, ServersTruncateRemoveAndMeasure) {
     cluster.put_chunk(index, pattern(kChunk, index));
   std::string layout = FakeCluster::layout().SerializeAsString();
   auto length = [&] {
-    auto end = wait_for<Result<uint64_t>>(
-        [&](auto done) { server.client->query_length(42, layout, std::move(done)); });
-    EXPECT_TRUE(end.ok()) << end.status().to_string();
-    return end.ok() ? *end : 0;
+    auto held = wait_for<Result<Client::Measure>>(
+        [&](auto done) { server.client->measure(42, layout, std::move(done)); });
+    EXPECT_TRUE(held.ok()) << held.status().to_string();
+    return held.ok() ? held->length : 0;
   };
   std::atomic<int> count{0};
   cluster.on_storage([&](uint16_t, size_t) {

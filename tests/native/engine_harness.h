@@ -160,6 +160,9 @@ class EngineWorld {
   std::optional<ChunkState> get(ChunkId chunk) {
     return harness_.on([&] { return engine_->get(kTarget, chunk); });
   }
+  engine::InodeChunks chunks_of_inode(uint64_t inode) {
+    return harness_.on([&] { return engine_->chunks_of_inode(kTarget, inode); });
+  }
   uint64_t version(ChunkId chunk) {
     auto state = get(chunk);
     return state ? state->committed.version : 0;

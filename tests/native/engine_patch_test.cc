@@ -157,6 +157,8 @@ TEST_F(PatchTest, RowsGoWithTheirChunk) {
     ASSERT_OK(world_.write(kChunk, 0, model).status());
     overwrite(model, 4096, pattern(4096, 2));
     overwrite(model, 9000, pattern(10, 3));
+    overwrite(model, 50000, pattern(100, 4));  // longer, by a patch
+    EXPECT_EQ(world_.chunks_of_inode(kChunk.inode).bytes, model.size());
     auto request =
         world_.request(UpdateKind::kWrite, kChunk, world_.version(kChunk) + 1, 20000, "pending");
     ASSERT_OK(world_.stage(std::move(request)).status());

@@ -320,13 +320,14 @@ TEST_P(EngineTest, ListAndLastOfInode) {
     ASSERT_EQ(page.size(), 2u);
     EXPECT_EQ(page[0].chunk, (ChunkId{1, 300}));
     EXPECT_EQ(page[1].chunk, (ChunkId{2, 0}));
-    uint64_t count = 0;
-    auto last = engine.last_of_inode(kTarget, 2, &count);
-    ASSERT_TRUE(last.has_value());
-    EXPECT_EQ(last->chunk.index, 300u);  // pending only does not count
-    EXPECT_EQ(count, 3u);
-    EXPECT_FALSE(engine.last_of_inode(kTarget, 9, &count).has_value());
-    EXPECT_EQ(count, 0u);
+    auto held = engine.chunks_of_inode(kTarget, 2);
+    ASSERT_TRUE(held.last.has_value());
+    EXPECT_EQ(held.last->chunk.index, 300u);  // pending only does not count
+    EXPECT_EQ(held.chunks, 3u);
+    EXPECT_EQ(held.bytes, 3u);
+    held = engine.chunks_of_inode(kTarget, 9);
+    EXPECT_FALSE(held.last.has_value());
+    EXPECT_EQ(held.chunks, 0u);
   });
 }
 

@@ -122,6 +122,19 @@ TEST(Handover, AWriteDuringASettlementStaysUnsettled) {
   EXPECT_TRUE(Handover::adopt(first->fd()).value()->inherited()[0].unsettled);
 }
 
+TEST(Handover, HalfAnAppendIsKnown) {
+  auto first = mounted();
+  uint32_t slot = first->note_open(64, 1000, O_WRONLY | O_APPEND);
+  first->note_piece(slot, true);
+  EXPECT_TRUE(Handover::adopt(first->fd()).value()->inherited()[0].half_append);
+  first->note_piece(slot, false);
+  EXPECT_FALSE(Handover::adopt(first->fd()).value()->inherited()[0].half_append);
+  first->note_piece(slot, true);
+  first->note_closed(slot);
+  first->note_open(65, 1001, O_WRONLY);
+  EXPECT_FALSE(Handover::adopt(first->fd()).value()->inherited()[0].half_append);
+}
+
 TEST(Handover, InheritedSlotsAreNotGivenOutUntilTheyAreClosed) {
   auto first = mounted();
   uint32_t free = first->note_open(64, 1000, O_RDONLY);

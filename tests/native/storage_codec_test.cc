@@ -93,11 +93,31 @@ TEST(StorageCodec, GarbageIsRefusedByEveryDecoder) {
   EXPECT_EQ(decode_sync_start(garbage).status().code(), kBadRequest);
   EXPECT_EQ(decode_sync_done(garbage).status().code(), kBadRequest);
   EXPECT_EQ(decode_query_last(garbage).status().code(), kBadRequest);
+  EXPECT_EQ(decode_query_chunks(garbage).status().code(), kBadRequest);
   EXPECT_EQ(decode_dump(garbage).status().code(), kBadRequest);
   EXPECT_EQ(decode_read_raw(garbage).status().code(), kBadRequest);
   EXPECT_EQ(decode_update_reply(garbage).status().code(), kBadRequest);
   craq::PeerChunks page;
   EXPECT_EQ(decode_sync_start_reply(garbage, page).code(), kBadRequest);
+}
+
+TEST(StorageCodec, EveryBadFieldOfAQueryForChunksIsNamed) {
+  auto request = [](auto damage) {
+    pb::QueryChunksRequest sound;
+    sound.set_inode(5);
+    sound.set_step(3);
+    sound.set_chunk_size(1 << 20);
+    sound.set_limit(kMaxPage);
+    damage(sound);
+    return decode_query_chunks(sound.SerializeAsString());
+  };
+  EXPECT_TRUE(request([](auto&) {}).ok());
+  auto field = [&](auto damage) { return std::string(request(damage).status().detail()); };
+  EXPECT_TRUE(field([](auto& r) { r.set_inode(0); }).starts_with("inode"));
+  EXPECT_TRUE(field([](auto& r) { r.set_step(0); }).starts_with("step"));
+  EXPECT_TRUE(field([](auto& r) { r.set_chunk_size(5); }).starts_with("chunk_size"));
+  EXPECT_TRUE(field([](auto& r) { r.set_limit(0); }).starts_with("limit"));
+  EXPECT_TRUE(field([](auto& r) { r.set_limit(kMaxPage + 1); }).starts_with("limit"));
 }
 
 craq::Forward forward_effect(UpdateKind kind, uint32_t length) {

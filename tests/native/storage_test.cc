@@ -498,7 +498,7 @@ TEST_F(StorageTest, CapabilityIsNeeded) {
 TEST_F(StorageTest, ServerMethodsNeedTheServerRight) {
   serve();
   for (uint16_t method : {pb::FORWARD, pb::SYNC_START, pb::SYNC_DONE, pb::DUMP, pb::READ_RAW,
-                          pb::SPACE, pb::QUERY_LAST, pb::TRUNCATE, pb::REMOVE}) {
+                          pb::SPACE, pb::QUERY_LAST, pb::TRUNCATE}) {
     pb::DumpRequest dump;
     dump.set_target_id(kTarget);
     dump.set_limit(10);
@@ -525,24 +525,66 @@ TEST_F(StorageTest, ServerMethodsNeedTheServerRight) {
       pb::QueryLastRequest request;
       request.set_inode(kInode);
       body = request.SerializeAsString();
-    } else if (method == pb::TRUNCATE || method == pb::REMOVE) {
+    } else if (method == pb::TRUNCATE) {
       pb::TruncateRequest request;
       request.mutable_chunk()->set_inode(kInode);
       request.set_chunk_size(kChunkSize);
       *request.mutable_identity() = write_request(0, 0, "").identity();
       body = request.SerializeAsString();
-      if (method == pb::REMOVE) {
-        pb::RemoveRequest remove;
-        *remove.mutable_chunk() = request.chunk();
-        *remove.mutable_identity() = request.identity();
-        body = remove.SerializeAsString();
-      }
     }
     uint8_t all_but_server = auth::kRead | auth::kWrite | auth::kTruncate;
     EXPECT_CODE(client_->call(method, body, client_token(all_but_server), {}, 64),
                 kCapabilityDenied)
         << method;
   }
+}
+
+TEST_F(StorageTest, WhoMayWriteMayPunchHolesAndAskForThem) {
+  serve();
+  for (uint64_t index : {1, 3, 5, 9}) ASSERT_OK(write(index, 0, pattern(kChunkSize, index)));
+  ASSERT_OK(write(11, 0, "short"));
+  ASSERT_OK(write(4, 0, "another stripe position"));
+  auto query = [&](uint64_t first, uint32_t limit, uint8_t rights) {
+    pb::QueryChunksRequest request;
+    request.set_target_id(kTarget);
+    request.set_chain_id(kChain);
+    request.set_chain_version(2);
+    request.set_inode(kInode);
+    request.set_first(first);
+    request.set_step(2);
+    request.set_chunk_size(kChunkSize);
+    request.set_limit(limit);
+    auto answer =
+        client_->call(pb::QUERY_CHUNKS, request.SerializeAsString(), client_token(rights));
+    EXPECT_TRUE(answer.status.ok()) << answer.status.to_string();
+    pb::QueryChunksReply reply;
+    EXPECT_TRUE(reply.ParseFromString(answer.body));
+    std::string text;
+    for (const auto& run : reply.runs()) {
+      text += std::to_string(run.index()) + "+" + std::to_string(run.count()) + "/" +
+              std::to_string(run.last_length()) + " ";
+    }
+    return text + (reply.through() == UINT64_MAX ? "end" : std::to_string(reply.through()));
+  };
+  std::string whole = std::to_string(kChunkSize);
+  EXPECT_EQ(query(1, 10, auth::kRead), "1+3/" + whole + " 9+2/5 end");
+  EXPECT_EQ(query(1, 1, auth::kWrite), "1+3/" + whole + " 9");
+  EXPECT_EQ(query(7, 10, auth::kRead), "9+2/5 end");
+  EXPECT_EQ(query(0, 10, auth::kRead), "4+1/23 end");
+  EXPECT_EQ(query(13, 10, auth::kRead), "end");
+
+  pb::RemoveRequest remove;
+  remove.set_target_id(kTarget);
+  remove.set_chain_id(kChain);
+  remove.set_chain_version(2);
+  auto like = write_request(3, 0, "");
+  *remove.mutable_chunk() = like.chunk();
+  *remove.mutable_identity() = like.identity();
+  std::string body = remove.SerializeAsString();
+  EXPECT_CODE(client_->call(pb::REMOVE, body, client_token(auth::kRead | auth::kWrite)),
+              kCapabilityDenied);
+  ASSERT_OK(client_->call(pb::REMOVE, body, client_token(auth::kTruncate)));
+  EXPECT_EQ(query(1, 10, auth::kRead), "1+1/" + whole + " 5+1/" + whole + " 9+2/5 end");
 }
 
 TEST_F(StorageTest, ClientMustNotSpeakForAnother) {

@@ -46,8 +46,11 @@ def mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mounts]:
     cluster.up()
     try:
         cluster.wait_healthy()
-        with mounted(cluster, base / "second", "native") as second:
-            yield Mounts(cluster, cluster.mount, second.place)
+        with (
+            mounted(cluster, base / "first", "native", "-o", "dev") as first,
+            mounted(cluster, base / "second", "native", "-o", "dev") as second,
+        ):
+            yield Mounts(cluster, first.place, second.place)
     finally:
         cluster.checked_down()
 

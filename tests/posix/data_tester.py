@@ -1,9 +1,11 @@
 """Random operations on files, every byte compared with an image in memory.
 
 One tester works on several files through several handles of each: buffered, O_APPEND, O_DIRECT and
-mappings. A file lives on one mount at a time; it moves to another one after all its handles are
-closed, which is what close-to-open consistency promises. Everything follows from the seed, so a
-failure repeats with the command that the message names; the operations before it are printed.
+mappings; it writes, reads, truncates, punches holes, zeroes, preallocates, copies from file to
+file, and asks where the holes are. A file lives on one mount at a time; it moves to another one
+after all its handles are closed, which is what close-to-open consistency promises. Everything
+follows from the seed, so a failure repeats with the command that the message names; the operations
+before it are printed.
 
 By hand, on mounts of one file system (with --operations 0 until SIGTERM; the comparison at the end
 is made in any case):
@@ -16,7 +18,9 @@ from a thread of this process: a page fault on a mapping holds the interpreter u
 
 import argparse
 import collections
+import ctypes
 import dataclasses
+import errno
 import itertools
 import mmap
 import os
@@ -30,10 +34,20 @@ FILE_BYTES_MAX = 5 << 19  # two and a half chunks of the default size
 WRITE_BYTES_MAX = 300_000
 PAGE = mmap.PAGESIZE
 REMEMBERED = 60
+KEEP_SIZE, PUNCH_HOLE, ZERO_RANGE = 1, 2, 16  # <linux/falloc.h>
 
 
 class Mismatch(AssertionError):
     """What the file system says differs from the image."""
+
+
+def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
+    """The system call: posix_fallocate of the C library writes zeros where it is refused."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    if libc.fallocate(fd, mode, offset, length) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
 
 
 def first_difference(got: bytes, wanted: bytes) -> int:
@@ -75,6 +89,11 @@ class File:
             self.image.extend(bytes(end - len(self.image)))
         self.image[offset:end] = data
 
+    def zero(self, offset: int, length: int) -> None:
+        end = min(offset + length, len(self.image))
+        if offset < end:
+            self.image[offset:end] = bytes(end - offset)
+
     def resize(self, size: int) -> None:
         if size < len(self.image):
             del self.image[size:]
@@ -103,6 +122,11 @@ class DataTester:
             (6, self._truncate),
             (6, self._direct_write),
             (5, self._direct_read),
+            (3, self._punch),
+            (3, self._zero_range),
+            (2, self._preallocate),
+            (4, self._copy_range),
+            (4, self._seek),
             (3, self._fsync),
             (4, self._reopen),
             (1, self._rewrite),
@@ -148,8 +172,9 @@ class DataTester:
 
     def story(self) -> str:
         return (
-            f"after {sum(self.counts.values())} operations with --seed {self.seed}; the last:\n  "
-            + "\n  ".join(self.history)
+            f"after {sum(self.counts.values())} operations; to repeat: python -m "
+            f"tests.posix.data_tester --seed {self.seed} --files {len(self.files)} MOUNT"
+            f"{' MOUNT' * (len(self.mounts) - 1)}\nthe last:\n  " + "\n  ".join(self.history)
         )
 
     # ---- writing
@@ -224,7 +249,82 @@ class DataTester:
         file.resize(size)
         return f"to {size} {'by handle' if by_handle else 'by path'}"
 
+    def _punch(self, file: File) -> str:
+        handle = self._handle(file, "rw", "append", "direct")
+        offset, length = self._range()
+        fallocate(handle.fd, PUNCH_HOLE | KEEP_SIZE, offset, length)
+        file.zero(offset, length)
+        return f"{handle.kind} [{offset}, +{length})"
+
+    def _zero_range(self, file: File) -> str:
+        handle = self._handle(file, "rw", "append", "direct")
+        offset, length = self._range()
+        keep = self.rng.random() < 0.5
+        fallocate(handle.fd, ZERO_RANGE | (KEEP_SIZE if keep else 0), offset, length)
+        if not keep:
+            file.resize(max(len(file.image), offset + length))
+        file.zero(offset, length)
+        return f"{handle.kind} [{offset}, +{length}) keep={keep}"
+
+    def _preallocate(self, file: File) -> str:
+        handle = self._handle(file, "rw", "append", "direct")
+        offset, length = self._range()
+        keep = self.rng.random() < 0.5
+        fallocate(handle.fd, KEEP_SIZE if keep else 0, offset, length)
+        if not keep:
+            file.resize(max(len(file.image), offset + length))
+        return f"{handle.kind} [{offset}, +{length}) keep={keep}"
+
+    def _copy_range(self, file: File) -> str:
+        """From a file of the same mount, maybe the same one."""
+        source = self.rng.choice([other for other in self.files if other.home == file.home])
+        into = self._handle(file, "rw", "direct")
+        out_of = into if source is file else self._handle(source, "rw", "append", "direct")
+        offset, target, length = self._place(), self._place(), self._range()[1]
+        if source is file and offset < target + length and target < offset + length:
+            return "overlapping"
+        wanted = bytes(source.image[offset : offset + length])
+        copied = 0
+        while copied < len(wanted):
+            got = os.copy_file_range(
+                out_of.fd, into.fd, length - copied, offset + copied, target + copied
+            )
+            self._require(got > 0, f"copy_file_range stopped after {copied} of {len(wanted)}")
+            copied += got
+        self._require(copied <= len(wanted), f"copy_file_range copied {copied} of {len(wanted)}")
+        if wanted:
+            file.write(target, wanted)
+        return f"{source.name} [{offset}, +{len(wanted)}) to {target}"
+
     # ---- reading
+    def _seek(self, file: File) -> str:
+        """What is called a hole must be zeros, and every hole and all data must have an end."""
+        handle = self._handle(file, "rw", "append", "direct")
+        size = len(file.image)
+        offset = self.rng.randrange(size + 1) if self.rng.random() < 0.7 else 0
+        data, hole = self._seek_both(handle.fd, offset)
+        self._require((hole is None) == (offset >= size), f"SEEK_HOLE from {offset} of {size}")
+        begins = size if data is None else data
+        zeros = file.image[offset:begins].count(0) == max(begins - offset, 0)
+        self._require(zeros, f"SEEK_DATA from {offset} says {data}: data is called a hole")
+        if hole is not None:
+            self._require(offset <= hole <= size, f"SEEK_HOLE from {offset} of {size}: {hole}")
+            in_hole = hole == offset and hole < size
+            self._require(not in_hole or file.image[hole] == 0, f"no hole at {hole}")
+            self._require(in_hole or data == offset, f"data at {data}, hole at {hole}")
+        return f"{handle.kind} from {offset}: data {data}, hole {hole}"
+
+    def _seek_both(self, fd: int, offset: int) -> tuple[int | None, int | None]:
+        found: list[int | None] = []
+        for whence in (os.SEEK_DATA, os.SEEK_HOLE):
+            try:
+                found.append(os.lseek(fd, offset, whence))
+            except OSError as error:
+                if error.errno != errno.ENXIO:
+                    raise
+                found.append(None)
+        return found[0], found[1]
+
     def _pread(self, file: File) -> str:
         handle = self._handle(file, "rw", "direct")
         offset, length = self._place(), self._length()
@@ -341,6 +441,12 @@ class DataTester:
         if choice < 0.5:
             return self.rng.randrange(3 * PAGE)
         return self.rng.randrange(FILE_BYTES_MAX - WRITE_BYTES_MAX)
+
+    def _range(self) -> tuple[int, int]:
+        """A place, and often enough a length that covers a chunk."""
+        offset = self._place()
+        length = self.rng.choice([self._length(), self._length(), self.rng.randrange(1, 2 << 20)])
+        return offset, min(length, max(1, FILE_BYTES_MAX - offset))
 
     def _length(self) -> int:
         return max(1, int(WRITE_BYTES_MAX ** self.rng.random()))

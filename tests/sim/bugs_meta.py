@@ -10,6 +10,7 @@ from fs3.meta import inode as inodes
 from fs3.meta import session as sessions
 from fs3.meta.allocator import InodeAllocator
 from fs3.meta.idempotency import GENERATIONS_SEEN, Idempotency
+from fs3.meta.ports import Measure
 from tests.sim.bugs import Bugs
 
 __all__ = ["META_BUGS"]
@@ -83,7 +84,7 @@ class LengthTrusted(Bugs):
     """A client's length counts also when a truncate came since it opened the file."""
 
     name = "length-from-client-trusted"
-    patches = (("fs3.meta.context.Context.measured_length", lambda self, inode: 1 << 50),)
+    patches = (("fs3.meta.context.Context.measure", lambda self, inode: Measure(1 << 50, 1 << 50)),)
 
 
 class TruncateNotFinished(Bugs):

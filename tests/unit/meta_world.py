@@ -21,7 +21,7 @@ from fs3.meta.jobs import ManualJobs
 from fs3.meta.layouts import LayoutPolicy
 from fs3.meta.leadership import Leadership
 from fs3.meta.ops import VERBS
-from fs3.meta.ports import Jobs, Space
+from fs3.meta.ports import Jobs, Measure, Space
 from fs3.meta.store import MetaStore
 from fs3.runtime.clock import ManualClock
 from fs3.runtime.entropy import SeededEntropy
@@ -39,6 +39,7 @@ class FakeChunks:
 
     def __init__(self) -> None:
         self.lengths: dict[int, int] = {}
+        self.holes: dict[int, int] = {}  # bytes below the length that are not stored
         self.calls: list[tuple[Any, ...]] = []
         self.fail_next = 0
         self.before: Callable[[str], None] = lambda name: None
@@ -56,9 +57,10 @@ class FakeChunks:
         self._begin("remove", inode, size)
         assert self.lengths.pop(inode, 0) <= size, "data beyond size would leak"
 
-    def query_length(self, inode: int, layout: Layout) -> int:
+    def measure(self, inode: int, layout: Layout) -> Measure:
         self._begin("query", inode)
-        return self.lengths.get(inode, 0)
+        length = self.lengths.get(inode, 0)
+        return Measure(length, max(length - self.holes.get(inode, 0), 0))
 
     def _keep(self, inode: int, length: int) -> None:
         if length:

@@ -93,6 +93,8 @@ CASES = {
         pb.SYNC,
         lambda w: {"inode": w.g, "session": w.session, "wrote": True, "written_end": 900},
     ),
+    "append": (pb.APPEND, lambda w: {"inode": w.g, "session": w.session, "length": 50}),
+    "allocate": (pb.ALLOCATE, lambda w: {"inode": w.f, "offset": 0, "length": 400}),
     "close": (
         pb.CLOSE,
         lambda w: {"inode": w.g, "session": w.session, "wrote": True, "written_end": 900},

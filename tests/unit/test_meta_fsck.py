@@ -1,5 +1,7 @@
 """fsck finds each planted damage, by the name of its check; a sound file system has no finding."""
 
+import struct
+
 import pytest
 from meta_world import CLIENT, World
 
@@ -182,6 +184,11 @@ DAMAGE = {
     "intent of nothing": (
         "intent_inode",
         lambda t, w: intent.store(t, TruncateIntent(999, False, 5, 0, 1)),
+    ),
+    "appends record": ("record", lambda t, w: t.set(keys.appends(w.f), b"\x01")),
+    "appends to nothing": (
+        "append_inode",
+        lambda t, w: t.set(keys.appends(999), struct.pack("<BIQ", 1, 0, 5)),
     ),
     "intent of another epoch": (
         "intent_inode",

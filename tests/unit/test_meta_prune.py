@@ -67,14 +67,14 @@ def test_sessions_that_were_pruned_are_not_counted_any_more(dead, monkeypatch):
     dead.open(dead.f)
     assert counted(dead) == 2
     silence(dead)
-    query_length = dead.chunks.query_length
+    measure = dead.chunks.measure
 
     def come_back_in_the_second(inode, layout):
         if sessions(dead) == 1:
             dead.store.env.clients.seen(CLIENT)
-        return query_length(inode, layout)
+        return measure(inode, layout)
 
-    monkeypatch.setattr(dead.chunks, "query_length", come_back_in_the_second)
+    monkeypatch.setattr(dead.chunks, "measure", come_back_in_the_second)
     dead.jobs.run()
     assert counted(dead) == sessions(dead) == 0
     monkeypatch.setattr("fs3.limits.SESSIONS_PER_CLIENT_MAX", 1)

@@ -7,6 +7,7 @@ import pytest
 
 from fs3 import limits
 from fs3._proto import meta_pb2 as pb
+from fs3.errors import Damaged
 from fs3.kv import keys
 from fs3.meta.fsck import fsck
 
@@ -95,12 +96,14 @@ def test_a_full_account_makes_nothing(shared, make):
     world.call(method, parent=1, name=b"three", uid=7, **fields)
 
 
-def test_growth_by_truncate_is_refused_and_by_settling_is_told(shared):
+def test_growth_by_allocation_is_refused_and_by_settling_is_told(shared):
     world = shared
     set_quota(world, USER, 7, bytes_max=1000)
     inode = world.create(b"f", uid=7)
-    world.fails(errno.EDQUOT, pb.SETATTR, inode=inode, size=1001, uid=7)
-    world.call(pb.SETATTR, inode=inode, size=1000, uid=7)
+    world.fails(errno.EDQUOT, pb.ALLOCATE, inode=inode, length=1001, uid=7)
+    world.call(pb.ALLOCATE, inode=inode, length=400, uid=7)
+    world.call(pb.SETATTR, inode=inode, size=1 << 40, uid=7)
+    assert used(world, USER, 7) == (0, 1)  # holes count nothing
     world.call(pb.SETATTR, inode=inode, size=0, uid=7)
     opened = world.open(inode, uid=7)
     assert opened.quota == pb.QUOTA_LIMITED
@@ -182,7 +185,7 @@ def test_a_tree_that_has_content_is_counted_and_then_enforced(world):
     assert set_quota(world, TREE, top, bytes_max=2000).counting
     assert not set_quota(world, TREE, top, bytes_max=2000, counted=True).counting
     inode = world.lookup(b"f", top).inode
-    world.fails(errno.EDQUOT, pb.SETATTR, inode=inode, size=1001)
+    world.fails(errno.EDQUOT, pb.ALLOCATE, inode=inode, length=1001)
     set_quota(world, TREE, top, clear=True)
     world.call(pb.SETATTR, inode=inode, size=1001)
     assert count(world, top, 0) == 7
@@ -251,11 +254,14 @@ def test_a_limit_of_another_service_binds_within_a_second(world):
     world.fails(errno.EDQUOT, pb.CREATE, parent=1, name=b"2", mode=0o644, type=pb.FILE, uid=7)
 
 
-def test_records_of_the_schema_before_count_for_no_tree(world):
+@pytest.mark.parametrize("schema", [1, 2])
+def test_records_of_older_schemas_are_read(world, schema):
     from fs3.meta import inode as inodes
 
     inode = world.create(b"f")
     record = world.kv.begin().get(keys.inode(inode))
-    fixed = inodes._RECORD_1.size
-    old = b"\x01" + record[1:fixed] + record[inodes._RECORD.size :]
+    fixed = inodes._FIXED_BYTES[schema]
+    old = bytes([schema]) + record[1:fixed] + record[inodes._RECORD.size :]
     assert inodes.decode(inode, old).encode() == record
+    with pytest.raises(Damaged):
+        inodes.decode(inode, old[: fixed - 1])

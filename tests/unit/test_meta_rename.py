@@ -6,7 +6,7 @@ import pytest
 
 from fs3._proto import meta_pb2 as pb
 
-NOREPLACE, EXCHANGE = 1, 2
+NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
 
 
 def rename(world, number, old, new, old_parent=1, new_parent=1, **fields):
@@ -118,6 +118,19 @@ def test_noreplace(tree):
     tree.rename(b"f", b"new", flags=NOREPLACE)
 
 
+def test_a_whiteout_stays_at_the_old_name(tree):
+    for old_name, new_parent, new_name in ((b"f", 1, b"g"), (b"sub", 1, b"new")):
+        old_parent = 1 if old_name == b"f" else tree.a
+        moved = tree.lookup(old_name, old_parent).inode
+        flags = WHITEOUT if old_name == b"f" else WHITEOUT | NOREPLACE
+        tree.rename(old_name, new_name, old_parent, new_parent, flags=flags)
+        assert tree.lookup(new_name, new_parent).inode == moved
+        left = tree.lookup(old_name, old_parent)
+        assert (left.type, left.mode, left.rdev, left.nlink) == (pb.CHAR_DEVICE, 0, 0, 1)
+    rename(tree, errno.EEXIST, b"g", b"new", flags=WHITEOUT | NOREPLACE)
+    tree.rename(b"g", b"f", flags=WHITEOUT)  # over a whiteout
+
+
 def test_exchange_of_file_and_directory(tree):
     before = tree.attr(tree.a).nlink, tree.attr(1).nlink
     tree.rename(b"f", b"sub", 1, tree.a, flags=EXCHANGE)
@@ -135,7 +148,8 @@ def test_exchange_within_one_directory(tree):
 def test_exchange_refusals(tree):
     rename(tree, errno.ENOENT, b"f", b"x", flags=EXCHANGE)
     rename(tree, errno.EINVAL, b"f", b"g", flags=EXCHANGE | NOREPLACE)
-    rename(tree, errno.EINVAL, b"f", b"g", flags=4)
+    rename(tree, errno.EINVAL, b"f", b"g", flags=EXCHANGE | WHITEOUT)
+    rename(tree, errno.EINVAL, b"f", b"g", flags=8)
     rename(tree, errno.EINVAL, b"a", b"sub", new_parent=tree.a, flags=EXCHANGE)
     rename(tree, errno.EINVAL, b"sub", b"a", old_parent=tree.a, flags=EXCHANGE)
 

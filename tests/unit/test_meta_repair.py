@@ -36,6 +36,7 @@ FOR_A_PERSON = {
     "gc record",
     "tombstone record",
     "intent record",
+    "appends record",
     "removal record",
     "usage record",
     "limit record",

@@ -15,6 +15,8 @@ from fs3.kv.api import Transaction
 from fs3.meta.context import Context
 from fs3.meta.ops.access import access
 from fs3.meta.ops.accessed import accessed
+from fs3.meta.ops.allocate import allocate
+from fs3.meta.ops.append import append
 from fs3.meta.ops.close import close
 from fs3.meta.ops.create import create
 from fs3.meta.ops.get_quota import get_quota, list_quotas
@@ -130,7 +132,7 @@ VERBS: dict[int, Verb] = {
             count_quota,
             _always,
         ),
-        Verb(pb.RENAME, "rename", pb.RenameRequest, pb.RenameReply, rename, _always, _TO_TRASH),
+        Verb(pb.RENAME, "rename", pb.RenameRequest, pb.RenameReply, rename, _always, _TO_TRASH + 1),
         Verb(pb.OPEN, "open", pb.OpenRequest, pb.OpenReply, open_, _opens_for_write),
         Verb(pb.CLOSE, "close", pb.CloseRequest, pb.AttrReply, close, _always),
         Verb(pb.SYNC, "sync", pb.SyncRequest, pb.OpenReply, sync, changes, may_be_durable=True),
@@ -149,6 +151,8 @@ VERBS: dict[int, Verb] = {
         Verb(pb.RESOLVE, "resolve", pb.ResolveRequest, pb.ResolveReply, resolve, _never),
         Verb(pb.ACCESS, "access", pb.AccessRequest, pb.AttrReply, access, _never),
         Verb(pb.ACCESSED, "accessed", pb.AccessedRequest, pb.AccessedReply, accessed, _never),
+        Verb(pb.APPEND, "append", pb.AppendRequest, pb.AppendReply, append, _always),
+        Verb(pb.ALLOCATE, "allocate", pb.AllocateRequest, pb.AttrReply, allocate, _always),
         Verb(pb.SETXATTR, "setxattr", pb.SetXattrRequest, pb.AttrReply, setxattr, _always),
         Verb(pb.GETXATTR, "getxattr", pb.GetXattrRequest, pb.GetXattrReply, getxattr, _never),
         Verb(pb.LISTXATTR, "listxattr", pb.ListXattrRequest, pb.ListXattrReply, listxattr, _never),

@@ -1,4 +1,5 @@
-"""RENAME, with RENAME_NOREPLACE and RENAME_EXCHANGE. The order of the checks is Linux's.
+"""RENAME, with RENAME_NOREPLACE, RENAME_EXCHANGE and RENAME_WHITEOUT. The order of the
+checks is Linux's.
 
 1. both directories searched, source exists             ENOENT EACCES ENOTDIR
 2. NOREPLACE, EXCHANGE against the target's existence   EEXIST ENOENT
@@ -17,14 +18,15 @@ from fs3._proto import meta_pb2
 from fs3.kv.api import Transaction
 from fs3.meta import dirent, garbage, trash
 from fs3.meta import inode as inodes
+from fs3.meta.birth import make_child
 from fs3.meta.context import Context
 from fs3.meta.faults import refuse
-from fs3.meta.inode import Inode
+from fs3.meta.inode import CHAR_DEVICE, Inode
 from fs3.meta.permission import EXECUTE, WRITE, Caller, require, require_removal
 from fs3.runtime.failpoint import failpoint
 from fs3.types import ROOT_INODE
 
-NOREPLACE, EXCHANGE = 1, 2
+NOREPLACE, EXCHANGE, WHITEOUT = 1, 2, 4
 
 
 @dataclass(slots=True)
@@ -47,7 +49,7 @@ def rename(
     txn: Transaction, request: meta_pb2.RenameRequest, context: Context
 ) -> meta_pb2.RenameReply:
     flags = request.flags
-    if flags & ~(NOREPLACE | EXCHANGE) or flags == NOREPLACE | EXCHANGE:
+    if flags & ~(NOREPLACE | EXCHANGE | WHITEOUT) or (flags & EXCHANGE and flags != EXCHANGE):
         raise refuse(errno.EINVAL, "rename", f"flags: {flags:#x}")
     ends = _load(txn, request, context.caller)
     if ends.target is not None and flags & NOREPLACE:
@@ -60,7 +62,7 @@ def rename(
     _refuse_borders(ends, bool(flags & EXCHANGE))
     if flags & EXCHANGE:
         return _exchange(txn, ends, context)
-    return _move(txn, ends, context)
+    return _move(txn, ends, context, whiteout=bool(flags & WHITEOUT))
 
 
 def _load(txn: Transaction, request: meta_pb2.RenameRequest, caller: Caller) -> _Rename:
@@ -119,7 +121,9 @@ def _is_above(txn: Transaction, ancestor: Inode, directory: Inode) -> bool:
     raise refuse(errno.ELOOP, "rename", detail)
 
 
-def _move(txn: Transaction, ends: _Rename, context: Context) -> meta_pb2.RenameReply:
+def _move(
+    txn: Transaction, ends: _Rename, context: Context, *, whiteout: bool
+) -> meta_pb2.RenameReply:
     caller, now_ns = context.caller, context.now_ns
     source, target = ends.source, ends.target
     require_removal(ends.old_directory, source, caller, "rename")
@@ -147,12 +151,20 @@ def _move(txn: Transaction, ends: _Rename, context: Context) -> meta_pb2.RenameR
     source.ctime_ns = now_ns
     inodes.store(txn, source)
     _store_directories(txn, ends, now_ns)
+    if whiteout:
+        _leave_whiteout(txn, ends, context)
     if target is not None:
         kept = trash.keep(txn, ends.new_directory, ends.new_name, target, context)
         reply.replaced_inode = target.number
         reply.replaced_last = not kept and garbage.drop_link(txn, target, now_ns)
     reply.entry.CopyFrom(context.entry(source))
     return reply
+
+
+def _leave_whiteout(txn: Transaction, ends: _Rename, context: Context) -> None:
+    """At the old name a character device 0:0, by which an overlay knows that the name is gone."""
+    mark = make_child(txn, ends.old_directory, ends.old_name, CHAR_DEVICE, 0, context, "rename")
+    inodes.store(txn, mark)
 
 
 def _exchange(txn: Transaction, ends: _Rename, context: Context) -> meta_pb2.RenameReply:

@@ -55,6 +55,7 @@ def settle_request(
         context,
         written_end=request.written_end,
         mtime_ns=mtime_ns,
+        measure=request.measure,
         where=where,
     )
     context.env.clients.seen(context.client)
