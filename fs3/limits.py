@@ -44,11 +44,6 @@ LEASE_S_DEFAULT = 4.0  # T: mgmtd acts after T, a server stops serving at 0.8 T
 LEASE_SERVER_SHARE = 0.8
 HEARTBEAT_S_DEFAULT = 0.5
 
-LEASE_ROWS_MAX = 1_000_000  # names and inodes that clients cache; some 200 MB in the service
-LOCKS_PER_FILE_MAX = 16_384  # ranges and waiters; then ENOLCK. A load of all is one transaction
-LOCKS_IN_MEMORY_MAX = 200_000  # rows that the service keeps decoded, of all files: some 100 MB
-LOCK_CIRCLE_OWNERS_MAX = 1000  # looked at for a deadlock; a longer circle is not found
-
 TRANSACTION_KEYS_MAX = 100_000
 TRANSACTION_BYTES_MAX = 10 * MIB  # FoundationDB's bound, kept by every engine
 TRANSACTION_RETRIES_MAX = 100

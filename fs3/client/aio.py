@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from fs3._proto import meta_pb2
 from fs3.client.attributes import DirEntry
 from fs3.client.calls import (
     Buffer,
@@ -31,7 +30,6 @@ from fs3.client.client import Where, connect_native, new_queue
 from fs3.client.discover import meta_addresses as discover
 from fs3.client.drivers import AsyncDriver
 from fs3.client.identity import Identity
-from fs3.client.locks import FileLock
 from fs3.client.modes import Mode, mode_of_flags, parse_mode
 from fs3.client.moments import Moments, moments_of
 from fs3.client.operations import RENAME_EXCHANGE, RENAME_NOREPLACE, Opened, Operations
@@ -381,7 +379,6 @@ class AsyncFile:
         self._mode = mode
         self._position = opened.size if mode.flags & os.O_APPEND else 0
         self._closed = False
-        self._locks = FileLock(client._operations, opened, path, mode)
 
     @property
     def name(self) -> str:
@@ -492,39 +489,13 @@ class AsyncFile:
     async def fsync(self, *, durable: bool = True) -> None:
         await self._one(Fsync(self._opened.handle, durable))
 
-    async def lock(
-        self, start: int = 0, length: int = 0, *, shared: bool = False, wait: bool = True
-    ) -> None:
-        """As File.lock. A wait that is cancelled does not get the lock."""
-        kind = meta_pb2.LockRequest.READ if shared else meta_pb2.LockRequest.WRITE
-        await self._wait_for(self._locks.set(kind, start, length, wait=wait))
-
-    async def unlock(self, start: int = 0, length: int = 0) -> None:
-        kind = meta_pb2.LockRequest.UNLOCK
-        await self._wait_for(self._locks.set(kind, start, length, wait=False))
-
-    async def flock(self, operation: int) -> None:
-        """As File.flock."""
-        await self._wait_for(self._locks.flock(operation))
-
-    async def _wait_for(self, operation: Operation[None]) -> None:
-        if self._closed:
-            raise ValueError("I/O operation on closed file")
-        try:
-            await self._client._run(operation)
-        except Exception:
-            raise
-        except BaseException:  # the task is cancelled
-            await self._client._run(self._locks.cancel())
-            raise
-
     async def close(self) -> None:
         """Idempotent. Raises what could not be written; the file is closed all the same."""
         if self._closed:
             return
         self._closed = True
         self._client._files.discard(self)
-        await self._client._run(self._locks.close(self._opened))
+        await self._client._run(self._client._operations.close(self._opened, self._path))
 
     async def __aenter__(self) -> Self:
         return self

@@ -7,19 +7,16 @@ import threading
 import warnings
 from typing import TYPE_CHECKING, Any
 
-from fs3._proto import meta_pb2
 from fs3.client.calls import (
     Buffer,
     CopyRange,
     Fallocate,
     Flush,
     Fsync,
-    Operation,
     Read,
     Seek,
     Write,
 )
-from fs3.client.locks import FileLock
 from fs3.client.modes import Mode
 from fs3.client.operations import Opened
 from fs3.client.paths import Path
@@ -51,7 +48,6 @@ class File(io.RawIOBase):
         self._mode = mode
         self._position = opened.size if mode.flags & os.O_APPEND else 0
         self._lock = threading.Lock()  # of the position
-        self._locks = FileLock(client._operations, opened, path, mode)
         self._ended = False
 
     # ---- what it is ----
@@ -192,28 +188,6 @@ class File(io.RawIOBase):
         self._check_open()
         return self._position
 
-    # ---- locks ----
-
-    def lock(
-        self, start: int = 0, length: int = 0, *, shared: bool = False, wait: bool = True
-    ) -> None:
-        """A lock on `length` bytes from `start` (0: to the end, however long the file gets), seen
-        by every client and mount. The owner is this open file, not the process (as F_OFD_SETLK);
-        a later lock replaces an earlier one where they overlap. BlockingIOError when somebody holds
-        it and `wait` is False; OSError with EDEADLK where waiting would never end, ENOLCK when the
-        file has too many, EBADF when it is not open for reading (shared) or writing."""
-        kind = meta_pb2.LockRequest.READ if shared else meta_pb2.LockRequest.WRITE
-        self._wait_for(self._locks.set(kind, start, length, wait=wait))
-
-    def unlock(self, start: int = 0, length: int = 0) -> None:
-        """Lets go of these bytes, locked or not. Closing lets go of all."""
-        kind = meta_pb2.LockRequest.UNLOCK
-        self._wait_for(self._locks.set(kind, start, length, wait=False))
-
-    def flock(self, operation: int) -> None:
-        """As fcntl.flock: LOCK_SH, LOCK_EX or LOCK_UN, with LOCK_NB or without."""
-        self._wait_for(self._locks.flock(operation))
-
     # ---- the end of the file, and of the handle ----
 
     def truncate(self, size: int | None = None, /) -> int:
@@ -270,7 +244,7 @@ class File(io.RawIOBase):
         self._ended = True
         try:
             self._client._forget(self)
-            self._client._run(self._locks.close(self._opened))
+            self._client._run(self._client._operations.close(self._opened, self._path))
         finally:
             super().close()
 
@@ -286,16 +260,6 @@ class File(io.RawIOBase):
 
     def _one(self, call: Read | Write | Seek | Fallocate | CopyRange | Flush | Fsync) -> Any:
         return self._client._run(self._client._operations.one(call, self._path))
-
-    def _wait_for(self, operation: Operation[None]) -> None:
-        self._check_open()
-        try:
-            self._client._run(operation)
-        except Exception:
-            raise
-        except BaseException:  # KeyboardInterrupt
-            self._client._run(self._locks.cancel())
-            raise
 
     def _end(self) -> int:
         return self.stat().st_size

@@ -543,10 +543,6 @@ class Operations:
         with naming(path):
             yield Close(opened.handle)
 
-    def lock(self, request: meta_pb2.LockRequest) -> Operation[meta_pb2.LockReply]:
-        reply = yield self.meta(meta_pb2.LOCK, request)
-        return meta_pb2.LockReply.FromString(reply)
-
     def one(self, call: Call, path: Path) -> Operation[object]:
         """A single call on an open file, its error named."""
         with naming(path):

@@ -22,12 +22,6 @@ a distributed engine).
 | `TOMB` | epoch be8, inode le8 | a removed file that may still be written to | meta/tombstone.py |
 | `TRNC` | inode le8 | truncate in progress | meta/intent.py |
 | `APND` | inode le8 | end of what was reserved for appends | meta/appends.py |
-| `LOCK` | inode le8 | who may believe an earlier look at the locks of the file | meta/locks.py |
-| `LOCK` | inode le8, kind 1, client 16, owner be8, start be8 | a lock on a range | meta/locks.py |
-| `LWAI` | inode le8, number be8 | somebody waits for a lock | meta/locks.py |
-| `LCLI` | client 16, inode le8 | empty: LOCK and LWAI by client | meta/locks.py |
-| `LOWN` | client 16, owner be8, inode le8, number be8 | empty: LWAI by owner | meta/locks.py |
-| `WATC` | client 16 | empty: a client that caches under leases | meta/watch.py |
 | `CTRI` | none | next inode id nobody has reserved, le8 | meta/allocator.py |
 | `FSYS` | none | when the file system was made, ns le8 | meta/bootstrap.py |
 | `LEAD` | none | which metadata service does the chores | kv/election.py |
@@ -70,11 +64,6 @@ TREE = b"TREE"
 TOMBSTONE = b"TOMB"
 INTENT = b"TRNC"
 APPENDS = b"APND"
-LOCK = b"LOCK"
-LOCK_WAITER = b"LWAI"
-CLIENT_LOCK = b"LCLI"
-OWNER_WAIT = b"LOWN"
-WATCHER = b"WATC"
 ALLOCATOR = b"CTRI"
 FILE_SYSTEM = b"FSYS"
 LEADER = b"LEAD"
@@ -85,8 +74,6 @@ ORDER_FIRST = 16  # 0..15 are the client's: start, ".", ".."
 
 _LE8 = struct.Struct("<Q")
 _PREFIX_INODE = struct.Struct("<4sQ")
-_LOCK_RANGE = struct.Struct("<4sQB16s")
-_BE8_BE8 = struct.Struct(">QQ")
 _IDEMPOTENCY = struct.Struct(">4sI16sQ")
 _ORDER_MASK = (1 << 63) - 1
 
@@ -234,73 +221,3 @@ def intent(inode_number: int) -> bytes:
 
 def appends(inode_number: int) -> bytes:
     return _PREFIX_INODE.pack(APPENDS, inode_number)
-
-
-def lock(inode_number: int) -> bytes:
-    return _PREFIX_INODE.pack(LOCK, inode_number)
-
-
-def lock_range(inode_number: int, kind: int, client: bytes, owner: int, start: int) -> bytes:
-    return _LOCK_RANGE.pack(LOCK, inode_number, kind, client) + _BE8_BE8.pack(owner, start)
-
-
-def lock_ranges(inode_number: int) -> Range:
-    """Without the row of the file itself."""
-    stem = _PREFIX_INODE.pack(LOCK, inode_number)
-    return stem + b"\0", prefix_end(stem)
-
-
-def lock_range_fields(key: bytes) -> tuple[int, int, bytes, int, int]:
-    """(inode, kind, client, owner, start). REQUIRES: 45 bytes."""
-    _, number, kind, client = _LOCK_RANGE.unpack_from(key)
-    owner, start = _BE8_BE8.unpack_from(key, 29)
-    return number, kind, client, owner, start
-
-
-def lock_waiter(inode_number: int, number: int) -> bytes:
-    return _PREFIX_INODE.pack(LOCK_WAITER, inode_number) + number.to_bytes(8, "big")
-
-
-def lock_waiters(inode_number: int) -> Range:
-    stem = _PREFIX_INODE.pack(LOCK_WAITER, inode_number)
-    return stem, prefix_end(stem)
-
-
-def lock_waiter_fields(key: bytes) -> tuple[int, int]:
-    """(inode, number)."""
-    return inode_of(key), int.from_bytes(key[12:20], "big")
-
-
-def client_lock(client: bytes, inode_number: int) -> bytes:
-    return CLIENT_LOCK + client + _LE8.pack(inode_number)
-
-
-def client_locks(client: bytes) -> Range:
-    stem = CLIENT_LOCK + client
-    return stem, prefix_end(stem)
-
-
-def client_lock_fields(key: bytes) -> tuple[bytes, int]:
-    """(client, inode)."""
-    number: int = _LE8.unpack_from(key, 20)[0]
-    return key[4:20], number
-
-
-def owner_wait(client: bytes, owner: int, inode_number: int, number: int) -> bytes:
-    stem = OWNER_WAIT + client + owner.to_bytes(8, "big")
-    return stem + _LE8.pack(inode_number) + number.to_bytes(8, "big")
-
-
-def owner_waits(client: bytes, owner: int) -> Range:
-    stem = OWNER_WAIT + client + owner.to_bytes(8, "big")
-    return stem, prefix_end(stem)
-
-
-def owner_wait_fields(key: bytes) -> tuple[int, int]:
-    """(inode, number of the waiter)."""
-    number: int = _LE8.unpack_from(key, 28)[0]
-    return number, int.from_bytes(key[36:44], "big")
-
-
-def watcher(client: bytes) -> bytes:
-    return WATCHER + client

@@ -6,22 +6,16 @@ from dataclasses import dataclass, field
 
 from fs3._proto import meta_pb2
 from fs3.meta.allocator import InodeAllocator
-from fs3.meta.changes import Recording
 from fs3.meta.clients import ClientTable
 from fs3.meta.inode import Inode, Layout
 from fs3.meta.layouts import LayoutPolicy
 from fs3.meta.leases import LeaseTable
-from fs3.meta.locks import LockTable
 from fs3.meta.permission import Caller
 from fs3.meta.ports import Measure, SpacePort
 from fs3.meta.quota import Account
-from fs3.meta.ranges import Owner
 from fs3.types import InodeId
 
 __all__ = ["Context", "Environment", "IntentPending", "LengthNeeded"]
-
-
-LockWait = tuple[int, Owner, int]  # inode, owner, ticket
 
 
 class Wait(Exception):
@@ -55,11 +49,9 @@ class Environment:
     layouts: LayoutPolicy
     leases: LeaseTable
     clients: ClientTable
-    locks: LockTable
     space: SpacePort
     service: bytes  # incarnation of this process
     new_session: Callable[[], bytes]  # 16 random bytes
-    monotonic_ns: Callable[[], int]
     limited: set[Account] = field(default_factory=set)  # accounts with a limit (quota.py)
 
 
@@ -78,12 +70,6 @@ class Context:
     session: bytes = b""
     hold: int = 0  # inode whose truncate has to be finished before the reply goes out; 0 = none
     sessions_change: int = 0  # +1 opened, -1 closed
-    written: Recording | None = (
-        None  # what clients may have cached; None: a recorded reply, or none
-    )
-    lock_wait: LockWait | None = None  # the reply waits until the lock is granted
-    # Waits of others that are over: inode, owner, ticket, state of the reply.
-    locks_ended: list[tuple[int, Owner, int, int]] = field(default_factory=list)
     _inodes: list[InodeId] = field(default_factory=list)  # taken, by whichever attempt
     _inodes_used: int = 0  # by this attempt
 
@@ -91,8 +77,6 @@ class Context:
         """Before each attempt."""
         self.rights = self.hold = self.sessions_change = 0
         self.session = b""
-        self.lock_wait = self.written = None
-        self.locks_ended = []
         self._inodes_used = 0
 
     def measure(self, inode: Inode) -> Measure:
@@ -108,19 +92,7 @@ class Context:
         return meta_pb2.Entry(attr=inode.attr(), lease=self.lease(inode.number))
 
     def lease(self, inode: int) -> meta_pb2.Lease | None:
-        if not self.client:
-            return None
-        return self.env.leases.grant_inode(self.client, inode, self.env.monotonic_ns())
-
-    def lease_name(self, parent: int, name: bytes) -> meta_pb2.Lease | None:
-        """That the name is there and leads where the reply says, or that it is missing."""
-        if not self.client:
-            return None
-        return self.env.leases.grant_name(self.client, parent, name, self.env.monotonic_ns())
-
-    def lease_entry(self, parent: int, name: bytes, inode: int) -> meta_pb2.Lease | None:
-        """Both."""
-        return self.lease_name(parent, name) if self.lease(inode) is not None else None
+        return self.env.leases.grant(inode, self.client) if self.client else None
 
     def new_inode(self) -> InodeId:
         """Another attempt gets the same ones."""

@@ -176,7 +176,6 @@ class MetaDaemon:
         self._leadership = Leadership(self._kv, self._clock, holder=self._incarnation.hex())
         jobs = ThreadJobs(self._clock, threads=JOB_THREADS, name="meta-job")
         sync_jobs = ThreadJobs(self._clock, threads=1, name="meta-sync")
-        timers = ThreadJobs(self._clock, threads=1, name="meta-timer")
         self._store = MetaStore(
             self._kv,
             clock=self._clock,
@@ -188,7 +187,6 @@ class MetaDaemon:
             jobs=jobs,
             sync_jobs=sync_jobs,
             identity=_identity(self._config),
-            timers=timers,
             owner=(os.getuid(), os.getgid()),
             service=self._incarnation,
             is_gone=self._peers.is_gone if self._kv.shared else lambda service: True,
@@ -222,7 +220,6 @@ class MetaDaemon:
             lambda: pool.shutdown(cancel_futures=True),
             jobs.stop,
             sync_jobs.stop,
-            timers.stop,
             self._service.stop,
         ]
 

@@ -27,8 +27,6 @@ Each finding names its check; every check has a test that plants its damage
 | session_inode | a session leads to a regular file; its index row exists, and the other way round |
 | intent_inode | a truncate in progress leads to a regular file of the same truncate epoch |
 | append_inode | what was reserved for appends is at the end of a regular file |
-| lock_inode | a lock, or a wait for one, leads to a regular file, and stands in both indexes |
-| lock_conflict | no lock lies where another owner's may not |
 
 A finding that can be mended without a person carries the mend (repair.py); one without is for a
 person to decide.
@@ -48,7 +46,6 @@ from fs3.meta import (
     garbage,
     idempotency,
     intent,
-    locks,
     quota,
     session,
     tombstone,
@@ -58,14 +55,12 @@ from fs3.meta import (
 from fs3.meta import inode as inodes
 from fs3.meta.allocator import FIRST_INODE, decode_end
 from fs3.meta.inode import DIRECTORY, FILE, REMOVING, Inode, Layout
-from fs3.meta.ranges import FileLocks, Owner, Range
 from fs3.meta.repair import Mend
 from fs3.types import ROOT_INODE
 
 __all__ = ["Finding", "LiveFile", "NameSpace", "check_rows", "fsck", "live_files"]
 
 PAGE = 1000
-LOCK_KEY_BYTES, LOCK_RANGE_KEY_BYTES = 12, 45
 _XATTR_FLAGS = xattr.flags_of(xattr.FLAGS)
 
 
@@ -163,11 +158,6 @@ class _Checker:
         self._tombstones: dict[int, bytes] = {}  # inode -> its row
         self._intents: list[intent.TruncateIntent] = []
         self._appended: list[int] = []
-        self._lock_files: set[int] = set()  # with a row of their own
-        self._locks: defaultdict[int, list[tuple[int, Owner, Range, int]]] = defaultdict(list)
-        self._lock_waits: list[tuple[int, locks.Waiter]] = []
-        self._lock_index: set[tuple[bytes, int]] = set()
-        self._wait_index: set[tuple[bytes, int, int]] = set()
 
     def run(self) -> list[Finding]:
         self._load()
@@ -185,7 +175,6 @@ class _Checker:
         self._check_sessions()
         self._check_intents()
         self._check_appends()
-        self._check_locks()
         return self._findings
 
     def counted(
@@ -219,11 +208,6 @@ class _Checker:
             keys.QUOTA: (13, self._load_limit),
             keys.TOMBSTONE: (20, self._load_tombstone),
             keys.INTENT: (12, self._load_intent),
-            keys.LOCK: (0, self._load_lock),
-            keys.LOCK_WAITER: (20, self._load_lock_wait),
-            keys.CLIENT_LOCK: (28, self._load_lock_index),
-            keys.OWNER_WAIT: (44, self._load_wait_index),
-            keys.WATCHER: (20, lambda key, record: None),
             keys.GENERATION: (4, lambda key, record: None),
             keys.GARBAGE_EPOCH: (4, lambda key, record: None),
             keys.LEADER: (4, lambda key, record: None),
@@ -310,24 +294,6 @@ class _Checker:
     def _load_appends(self, key: bytes, record: bytes) -> None:
         appends.decode(keys.inode_of(key), record)
         self._appended.append(keys.inode_of(key))
-
-    def _load_lock(self, key: bytes, record: bytes) -> None:
-        if len(key) == LOCK_KEY_BYTES:
-            locks.decode_header(keys.inode_of(key), record)
-            self._lock_files.add(keys.inode_of(key))
-        elif len(key) == LOCK_RANGE_KEY_BYTES:
-            self._locks[keys.inode_of(key)].append(locks.decode_range(key, record))
-        else:
-            self._find("record", f"key {key.hex()} has {len(key)} bytes, no lock has")
-
-    def _load_lock_wait(self, key: bytes, record: bytes) -> None:
-        self._lock_waits.append((keys.inode_of(key), locks.decode_waiter(key, record)))
-
-    def _load_lock_index(self, key: bytes, record: bytes) -> None:
-        self._lock_index.add(keys.client_lock_fields(key))
-
-    def _load_wait_index(self, key: bytes, record: bytes) -> None:
-        self._wait_index.add((key[4:28], *keys.owner_wait_fields(key)))
 
     # -- checks --------------------------------------------------------------------------------
 
@@ -536,44 +502,6 @@ class _Checker:
             if inode is None or inode.type != FILE:
                 mend = Mend("drop_appends", number, key=keys.appends(number))
                 self._find("append_inode", f"appends of inode {number}, which is no file", mend)
-
-    def _check_locks(self) -> None:
-        present = {
-            (owner.client, number)
-            for number, held in self._locks.items()
-            for _, owner, _, _ in held
-        } | {(waiter.owner.client, number) for number, waiter in self._lock_waits}
-        for number in self._lock_files | {number for _, number in present}:
-            inode = self._inodes.get(number)
-            if inode is None or inode.type != FILE:
-                self._find("lock_inode", f"locks of inode {number}, which is no regular file")
-            if (number in self._lock_files) != any(number == at for _, at in present):
-                self._find("lock_inode", f"inode {number}: a row without locks, or locks without")
-        for client, number in present ^ self._lock_index:
-            detail = f"locks of client {client.hex()} on inode {number} and the index differ"
-            self._find("lock_inode", detail)
-        waits = {
-            (owner.client + owner.number.to_bytes(8, "big"), number, waiter.number)
-            for number, waiter in self._lock_waits
-            for owner in (waiter.owner,)
-        }
-        for owner_id, number, _ in waits ^ self._wait_index:
-            detail = f"waits of owner {owner_id.hex()} on inode {number} and the index differ"
-            self._find("lock_inode", detail)
-        for number, held in self._locks.items():
-            self._check_conflicts(number, held)
-
-    def _check_conflicts(self, number: int, rows: list[tuple[int, Owner, Range, int]]) -> None:
-        for kind in {row[0] for row in rows}:
-            taken = FileLocks()
-            for _, owner, held, _ in sorted(
-                (row for row in rows if row[0] == kind), key=lambda row: (row[3], row[2])
-            ):
-                if taken.conflict(owner, held.start, held.end, held.type):
-                    detail = f"inode {number}: {held} of {owner.client.hex()} is in the way"
-                    self._find("lock_conflict", detail)
-                else:
-                    taken.apply(owner, *held)
 
 
 def _ignore(value: object) -> None:

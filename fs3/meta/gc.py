@@ -273,7 +273,6 @@ class GarbageCollector:
             self._store.env.clients.is_read(inode)
             or session.is_open_for_write(txn, inode)
             or txn.get(keys.intent(inode)) is not None
-            or txn.get(keys.lock(inode)) is not None  # whoever locks has it open
         )
 
     def _transact(self, operations: Sequence[Callable[[Transaction], Any]]) -> list[Any]:

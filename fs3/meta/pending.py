@@ -3,8 +3,6 @@
     held      executed and committed; the reply waits until the truncate of the inode has finished
     blocked   not executed; runs again when the truncate that was in its way has finished
     measured  not executed; runs again when storage has told what it holds of the inode
-    locking   executed and committed: it waits for a lock, by a row of the KV; the reply waits until
-              the lock is granted, but not longer than LOCK_HOLD_S: then the client asks again
 
 Not thread-safe: guarded by the lock of the store. Bounded by WAITING_MAX.
 """
@@ -14,12 +12,10 @@ from dataclasses import dataclass
 
 from fs3.errors import RetryLater, Status
 from fs3.meta.call import Answer, Call, failure
-from fs3.meta.context import LockWait
 
 __all__ = ["Pending", "PendingStatistics"]
 
 WAITING_MAX = 10_000
-LOCK_HOLD_S = 0.8  # less than a client waits for one attempt (native/client/meta.cc)
 PATIENCE_S = 30.0  # as long as a client repeats a call; then it is told to come again
 
 
@@ -28,7 +24,6 @@ class PendingStatistics:
     held: int
     blocked: int
     measured: int
-    locking: int
 
 
 class Pending:
@@ -36,7 +31,6 @@ class Pending:
         self._held: defaultdict[int, list[tuple[Call, Answer]]] = defaultdict(list)
         self._blocked: defaultdict[int, list[Call]] = defaultdict(list)
         self._measured: defaultdict[int, list[Call]] = defaultdict(list)
-        self._locking: dict[LockWait, Call] = {}
         self._cutting: set[int] = set()
 
     def begin_cut(self, inode: int) -> bool:
@@ -76,22 +70,6 @@ class Pending:
     def take_measured(self, inode: int) -> list[Call]:
         return self._measured.pop(inode, [])
 
-    def hold_lock(self, wait: LockWait, call: Call) -> Call | None:
-        """A call of the same wait that was held before gives way: the client repeats it."""
-        before = self._locking.pop(wait, None)
-        self._locking[wait] = call
-        return before
-
-    def take_lock(self, wait: LockWait) -> Call | None:
-        return self._locking.pop(wait, None)
-
-    def take_lock_call(self, wait: LockWait, call: Call) -> bool:
-        """True when it was still this call that was held."""
-        if self._locking.get(wait) is not call:
-            return False
-        del self._locking[wait]
-        return True
-
     def expire(self, before_ns: int) -> list[Answer]:
         """Answers for calls that wait since before that monotonic time: BUSY. Repeating one with
         the same request id is right in every case: an executed one finds its reply recorded."""
@@ -110,7 +88,6 @@ class Pending:
             sum(map(len, self._held.values())),
             sum(map(len, self._blocked.values())),
             sum(map(len, self._measured.values())),
-            len(self._locking),
         )
 
     def _admit(self) -> None:

@@ -1,9 +1,8 @@
-"""Ends the sessions and locks of clients that are silent: their files get the length that storage
-knows, and whoever waits for their locks gets them.
+"""Ends the sessions of clients that are silent: their files get the length that storage knows.
 
     look()    finds silent clients (under the store's lock)      one job per client
     job       for each session: ask storage for the length, then one transaction settles and
-              removes it; then, file by file, the locks
+              removes it
 
 A client that comes back meanwhile keeps what is left; a close of a session that was pruned is
 settled by measuring (ops/sync.py), so bytes that storage acknowledged are never lost.
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING
 from fs3.kv import keys
 from fs3.kv.api import Transaction
 from fs3.meta import inode as inodes
-from fs3.meta import locks, session
+from fs3.meta import session
 from fs3.meta.inode import HAS_DATA, Inode
 from fs3.meta.ports import ChunkPort, Jobs, Measure
 from fs3.runtime.failpoint import failpoint
@@ -32,7 +31,6 @@ log = logging.getLogger(__name__)
 SESSIONS_PER_STEP = 256
 PAGE = 1000  # sessions looked at in one transaction
 RETRY_S = 5.0
-CLIENT_ID_BYTES = 16
 
 
 class ClientPruner:
@@ -41,10 +39,7 @@ class ClientPruner:
         self._chunks = chunks
         self._jobs = jobs
         self._busy: set[bytes] = set()
-        self._cursors = {
-            keys.CLIENT_SESSION: keys.CLIENT_SESSION,
-            keys.CLIENT_LOCK: keys.CLIENT_LOCK,
-        }
+        self._cursor = keys.CLIENT_SESSION
 
     def look(self, silent: Sequence[bytes]) -> None:
         """REQUIRES: the lock of the store."""
@@ -55,15 +50,16 @@ class ClientPruner:
 
     def find_clients(self) -> None:
         """Clients whose sessions another service opened, and who died before they told this one
-        that they live: they are silent from now on. One page of each index per call."""
-        for prefix, cursor in self._cursors.items():
-            page = partial(_page, cursor, keys.prefix_end(prefix))
-            (rows,) = self._store.transact([page])
-            self._cursors[prefix] = rows[-1] + b"\0" if len(rows) == PAGE else prefix
-            clients = {row[len(prefix) : len(prefix) + CLIENT_ID_BYTES] for row in rows}
-            with self._store.lock:
-                for client in self._store.env.clients.unknown(clients):
-                    self._store.env.clients.seen(client)
+        that they live: they are silent from now on. One page of the index per call."""
+        end = keys.prefix_end(keys.CLIENT_SESSION)
+        (rows,) = self._store.transact(
+            [lambda txn: txn.get_range(self._cursor, end, limit=PAGE, snapshot=True)]
+        )
+        self._cursor = rows[-1][0] + b"\0" if len(rows) == PAGE else keys.CLIENT_SESSION
+        clients = {keys.client_session_fields(key)[0] for key, _ in rows}
+        with self._store.lock:
+            for client in self._store.env.clients.unknown(clients):
+                self._store.env.clients.seen(client)
 
     def _prune(self, client: bytes) -> None:
         try:
@@ -86,13 +82,6 @@ class ClientPruner:
                 return True
             self._end(client, inode, session_id)
         if held:
-            return False
-        (locked,) = self._store.transact([partial(_locked_by, client)])
-        for inode in locked:
-            if not clients.is_silent(client):
-                return True
-            self._store.release_locks_of_silent(inode, client, self._store.guard)
-        if locked:
             return False
         if clients.is_silent(client):
             clients.forget(client)
@@ -128,14 +117,6 @@ class ClientPruner:
             with self._store.lock:
                 self._store.env.clients.session_ended(client)
         failpoint("prune.settled")
-
-
-def _page(begin: bytes, end: bytes, txn: Transaction) -> list[bytes]:
-    return [key for key, _ in txn.get_range(begin, end, limit=PAGE, snapshot=True)]
-
-
-def _locked_by(client: bytes, txn: Transaction) -> list[int]:
-    return locks.inodes_of(txn, client, SESSIONS_PER_STEP)
 
 
 def _sessions_of(client: bytes, txn: Transaction) -> list[tuple[int, bytes]]:

@@ -21,7 +21,6 @@ from dataclasses import asdict
 from functools import partial
 from typing import Any, TypeVar, cast
 
-from fs3._proto import meta_pb2
 from fs3.errors import Denied, Fs3Error, Refused, RetryElsewhere, Status
 from fs3.kv import keys
 from fs3.kv.api import KeyValueStore, Transaction
@@ -29,22 +28,18 @@ from fs3.meta import inode as inodes
 from fs3.meta import intent, quota, session
 from fs3.meta.allocator import InodeAllocator
 from fs3.meta.call import Answer, Call, failure
-from fs3.meta.changes import Recording
 from fs3.meta.clients import ClientTable
-from fs3.meta.context import Environment, IntentPending, LengthNeeded, LockWait
+from fs3.meta.context import Environment, IntentPending, LengthNeeded
 from fs3.meta.faults import refuse
 from fs3.meta.idempotency import GENERATION_S, Idempotency, Recorded
 from fs3.meta.identity import IdentityPolicy
 from fs3.meta.layouts import LayoutPolicy
 from fs3.meta.leadership import Leadership
 from fs3.meta.leases import LeaseTable
-from fs3.meta.locks import TAG_BYTES, Granted, LockTable
-from fs3.meta.pending import LOCK_HOLD_S, PATIENCE_S, Pending
+from fs3.meta.pending import PATIENCE_S, Pending
 from fs3.meta.ports import ChunkPort, Jobs, Minter, SpacePort
 from fs3.meta.prune import ClientPruner
-from fs3.meta.ranges import FLOCK, POSIX
 from fs3.meta.truncation import Truncations
-from fs3.meta.watch import Watches, former_clients
 from fs3.runtime.clock import Clock
 from fs3.runtime.entropy import Entropy
 from fs3.runtime.failpoint import failpoint
@@ -80,21 +75,17 @@ class MetaStore:
         is_gone: Callable[[bytes], bool] = lambda owner: True,
         leadership: Leadership | None = None,
         may_change: Callable[[], bool] = lambda: True,
-        timers: Jobs | None = None,
     ) -> None:
         """`owner`: uid and gid of the root directory, when this makes the file system. `sync_jobs`
         runs only flushes, so that they never queue behind storage. `service`: incarnation of this
         process; `is_gone`: whether nothing can come of another one any more; `leadership`: who does
-        the chores; `may_change`: see pulse.py; `timers`: jobs that are due and never wait, so that
-        they are not late behind those that do (default: `jobs`). Resumes what the KV says was
-        begun."""
+        the chores; `may_change`: see pulse.py. Resumes what the KV says was begun."""
         self.kv = kv
         self._clock = clock
         self._chunks = chunks
         self._minter = minter
         self._jobs = jobs
         self._sync_jobs = sync_jobs
-        self._timers = timers or jobs
         self._identity = identity
         self._may_change = may_change
         self.lock = threading.RLock()
@@ -105,33 +96,15 @@ class MetaStore:
         self._generation_since_ns = 0
         self.deliver: Callable[[list[Answer]], None] = _nobody_listens
         bootstrap = partial(_bootstrap, clock, owner)
-        begin: list[Callable[[Transaction], Any]] = [
-            bootstrap,
-            Idempotency.begin,
-            _resume,
-            former_clients,
-        ]
-        _, _, (intents, clients), former = _results(kv.run_batch(begin))
-        leases = LeaseTable(clock.monotonic_ns(), shared=kv.shared)
-        for client in former:
-            leases.former(client, clock.monotonic_ns())
+        _, _, (intents, clients) = self.transact([bootstrap, Idempotency.begin, _resume])
         self.env = Environment(
             allocator=InodeAllocator(kv),
             layouts=layouts,
-            leases=leases,
+            leases=LeaseTable(clock.monotonic_ns),
             clients=ClientTable(clock.monotonic_ns),
-            locks=LockTable(partial(entropy.token, TAG_BYTES)),
             space=space,
             service=service,
             new_session=partial(entropy.token, SESSION_BYTES),
-            monotonic_ns=clock.monotonic_ns,
-        )
-        self._watches = Watches(
-            self,
-            leases,
-            self._timers,
-            now_ns=clock.monotonic_ns,
-            new_number=lambda: int.from_bytes(entropy.token(8), "little") >> 1 or 1,
         )
         for client, sessions in clients.items():
             self.env.clients.count_sessions(client, sessions)
@@ -170,38 +143,13 @@ class MetaStore:
                     answers.append(_internal(call, f"method {call.method:#x}", error))
                 else:
                     ready.append(call)
-            if any(call.method == meta_pb2.WATCH for call in ready):
-                ready = self._watch(ready, answers)
             self._execute(ready, answers)
-            return self._watches.hold_back(answers)
-
-    def _watch(self, calls: list[Call], answers: list[Answer]) -> list[Call]:
-        """Answers the WATCH calls; the others."""
-        for call in calls:
-            if call.method == meta_pb2.WATCH:
-                answers += self._watches.take(call)
-        return [call for call in calls if call.method != meta_pb2.WATCH]
+        return answers
 
     def transact(self, operations: Sequence[Callable[[Transaction], Any]]) -> list[Any]:
-        """For the workers of the service: operations beside those of clients, same batch rules.
-        What they change is recalled, and nobody waits."""
-        recordings: dict[int, Recording] = {}
-
-        def run(number: int, operation: Callable[[Transaction], Any], txn: Transaction) -> Any:
-            recordings[number] = recording = Recording(txn)
-            return operation(recording)
-
+        """For the workers of the service: operations beside those of clients, same batch rules."""
         with self.lock:
-            outcomes = self.kv.run_batch(
-                [partial(run, number, operation) for number, operation in enumerate(operations)]
-            )
-            answers: list[Answer] = []
-            for number, outcome in enumerate(outcomes):
-                if not isinstance(outcome, BaseException):
-                    answers += self._watches.changed(None, recordings[number].changes())
-        if answers:
-            self.deliver(answers)
-        return _results(outcomes)
+            return _results(self.kv.run_batch(operations))
 
     def guard(self, txn: Transaction) -> None:
         """In the transactions of what one service does for all. Raises when it is not this one."""
@@ -211,7 +159,7 @@ class MetaStore:
         """As transact, for one operation that may take an inode id."""
         with self.lock:
             self.env.allocator.ensure(1)
-            (result,) = self.transact([operation])
+            (result,) = _results(self.kv.run_batch([operation]))
         return cast(T, result)
 
     def wall_ns(self) -> int:
@@ -221,8 +169,8 @@ class MetaStore:
         """Housekeeping; about once a second."""
         now_ns = self._clock.monotonic_ns()
         with self.lock:
-            late = self._watches.tick()
-            late += self._watches.hold_back(self._pending.expire(now_ns - int(PATIENCE_S * 1e9)))
+            self.env.leases.turn()
+            late = self._pending.expire(now_ns - int(PATIENCE_S * 1e9))
             silent = self.env.clients.silent()
             if self._leadership.leads:
                 self._pruner.look(silent)
@@ -318,7 +266,7 @@ class MetaStore:
         context = call.context
         context.reset()
         if not call.mutates:
-            return self._run_verb(call, txn)
+            return call.verb.run(txn, call.request, context)
         if not self._may_change():
             detail = "this service has no lease of the cluster manager; another one may have"
             raise RetryElsewhere(Status.NOT_SERVING, f"meta/{call.verb.name}", detail)
@@ -327,8 +275,7 @@ class MetaStore:
         )
         if recorded is not None:
             return _replay(txn, call, recorded)
-        context.written = Recording(txn)
-        reply = self._run_verb(call, context.written)
+        reply = call.verb.run(txn, call.request, context)
         failpoint("staged", call.verb.name)
         body = reply.SerializeToString()
         self._idempotency.record(
@@ -342,14 +289,6 @@ class MetaStore:
         failpoint("recorded", call.verb.name)
         return reply if context.rights else body
 
-    def _run_verb(self, call: Call, txn: Transaction) -> Any:
-        reply: Any = call.verb.run(txn, call.request, call.context)
-        if call.verb.names and call.request.name:  # a file without a name has none to believe
-            lease = call.context.lease_name(call.request.parent, call.request.name)
-            if lease is None:
-                (reply.entry if hasattr(reply, "entry") else reply).ClearField("lease")
-        return reply
-
     def _dispose(self, call: Call, outcome: Any, answers: list[Answer]) -> None:
         """After the commit: answers, or files the call under what it waits for."""
         if isinstance(outcome, BaseException):
@@ -357,10 +296,6 @@ class MetaStore:
             return
         failpoint("committed", call.verb.name)
         context = call.context
-        if context.written is not None:
-            answers += self._watches.changed(call, context.written.changes())
-        elif call.mutates:
-            self._watches.repeated(call)
         if context.sessions_change:
             self.env.clients.count_sessions(context.client, context.sessions_change)
         if context.rights:
@@ -373,13 +308,7 @@ class MetaStore:
             failpoint("minted", call.verb.name)
         body = outcome if isinstance(outcome, bytes) else outcome.SerializeToString()
         answer = Answer(call.token, Status.OK, "", "", body)
-        if call.method == meta_pb2.LOCK:
-            self.env.clients.seen(context.client)  # or it might be pruned as one that is silent
-        for inode, owner, ticket, state in context.locks_ended:
-            self._end_lock_wait((inode, owner, ticket), state, answers)
-        if context.lock_wait is not None:
-            self._hold_lock(context.lock_wait, call, answers)
-        elif context.hold:
+        if context.hold:
             call.parked_ns = call.parked_ns or self._clock.monotonic_ns()
             self._pending.hold(context.hold, call, answer)
             self._truncations.look(context.hold)
@@ -409,60 +338,10 @@ class MetaStore:
                 ("leases", self.env.leases.statistics()),
             )
             return {
-                **{
-                    f"{part}_{name}": value
-                    for part, numbers in parts
-                    for name, value in asdict(numbers).items()
-                },
-                "leases_answers_waiting": self._watches.waiting(),
+                f"{part}_{name}": value
+                for part, numbers in parts
+                for name, value in asdict(numbers).items()
             }
-
-    def _send(self, answers: list[Answer]) -> None:
-        """Of calls that waited: those that still wait for other clients stay."""
-        with self.lock:
-            answers = self._watches.hold_back(answers)
-        if answers:
-            self.deliver(answers)
-
-    # -- locks ---------------------------------------------------------------------------------
-
-    def _hold_lock(self, wait: LockWait, call: Call, answers: list[Answer]) -> None:
-        earlier = self._pending.hold_lock(wait, call)
-        if earlier is not None:
-            answers.append(_lock_answer(earlier, meta_pb2.LockReply.WAITING))
-        self._timers.later(LOCK_HOLD_S, partial(self._let_lock_wait_go, wait, call))
-
-    def _let_lock_wait_go(self, wait: LockWait, call: Call) -> None:
-        with self.lock:
-            held = self._pending.take_lock_call(wait, call)
-        if held:
-            self.deliver([_lock_answer(call, meta_pb2.LockReply.WAITING)])
-
-    def _end_lock_wait(self, wait: LockWait, state: int, answers: list[Answer]) -> None:
-        """A call that another service holds is asked again by its client. REQUIRES: the lock."""
-        call = self._pending.take_lock(wait)
-        if call is not None:
-            answers.append(_lock_answer(call, state))
-
-    def release_locks_of_silent(
-        self, inode: int, client: bytes, guard: Callable[[Transaction], None]
-    ) -> None:
-        """All locks and waits that a client has on the inode, if it is silent."""
-
-        def release(txn: Transaction) -> list[Granted]:
-            guard(txn)
-            kinds = (POSIX, FLOCK)
-            return self.env.locks.release(txn, inode, lambda owner: owner.client == client, kinds)
-
-        answers: list[Answer] = []
-        with self.lock:
-            if not self.env.clients.is_silent(client):
-                return
-            (granted,) = self.transact([release])
-            for each in granted:
-                self._end_lock_wait(tuple(each), meta_pb2.LockReply.GRANTED, answers)
-        if answers:
-            self.deliver(answers)
 
     # -- durable answers -----------------------------------------------------------------------
 
@@ -477,13 +356,14 @@ class MetaStore:
             answers, self._unsynced = self._unsynced, []
         self.kv.sync()
         failpoint("store.flushed")
-        self._send(answers)
+        self.deliver(answers)
 
     def _finished(self, inode: int) -> None:
         """No truncate is in the way of `inode` any more. REQUIRES: the lock."""
         answers = self._pending.take_held(inode)
         self._execute_parked(self._pending.take_blocked(inode), answers)
-        self._send(answers)
+        if answers:
+            self.deliver(answers)
 
     def _execute_parked(self, calls: list[Call], answers: list[Answer]) -> None:
         """Calls that have waited; whatever happens, each is answered. REQUIRES: the lock."""
@@ -522,18 +402,14 @@ class MetaStore:
             for call in waiting:
                 call.context.measured[inode] = (needed.truncate_epoch, measure)
             self._execute_parked(waiting, answers)
-        self._send(answers)
+        if answers:
+            self.deliver(answers)
 
 
 def _internal(call: Call, where: str, error: BaseException) -> Answer:
     log.error("meta/%s failed", where, exc_info=error)
     detail = f"{type(error).__name__} in the service; its log has the stack"
     return failure(call.token, refuse(errno.EIO, where, detail))
-
-
-def _lock_answer(call: Call, state: int) -> Answer:
-    body = meta_pb2.LockReply(state=state).SerializeToString()  # type: ignore[arg-type]
-    return Answer(call.token, Status.OK, "", "", body)
 
 
 def _nobody_listens(answers: list[Answer]) -> None:
@@ -559,15 +435,11 @@ def _bootstrap(clock: Clock, owner: tuple[int, int], txn: Transaction) -> None:
 
 
 def _resume(txn: Transaction) -> tuple[list[int], Counter[bytes]]:
-    """Inodes with a truncate in progress, and how many sessions each client has; those who only
-    have locks, too."""
+    """Inodes with a truncate in progress, and how many sessions each client has."""
     begin, end = keys.CLIENT_SESSION, keys.prefix_end(keys.CLIENT_SESSION)
     clients = Counter(
         keys.client_session_fields(key)[0] for key, _ in txn.get_range(begin, end, snapshot=True)
     )
-    begin, end = keys.CLIENT_LOCK, keys.prefix_end(keys.CLIENT_LOCK)
-    for key, _ in txn.get_range(begin, end, snapshot=True):
-        clients.setdefault(keys.client_lock_fields(key)[0], 0)
     return _intents(txn), clients
 
 

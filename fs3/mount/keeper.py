@@ -47,7 +47,6 @@ log = logging.getLogger(__name__)
 MESSAGE_BYTES_MAX = 64 << 10
 DESCRIPTORS_MAX = 64  # the memory, and one per reactor
 SHORT_LIFE_S = 5.0
-LOOK_S = 1.0  # a process that is killed and does not end sends no signal
 SHORT_LIVES_MAX = 10  # a server that dies so often at once will not get better
 RESTART_PAUSE_S = 0.2  # between two short lives; the first restart waits for nothing
 UPGRADE_TIMEOUT_S = 60.0
@@ -112,8 +111,6 @@ class Keeper:
         self._serving = False
         self._stopping = False
         self._started_s = 0.0
-        self._was_over = False  # the main thread of the server, when it was last looked at
-        self._dying: list[subprocess.Popen[bytes]] = []  # servers of before
         self._short_lives = 0
         self._control: socket.socket | None = None
         self._upgrader: socket.socket | None = None  # who waits for the end of an upgrade
@@ -132,7 +129,7 @@ class Keeper:
         self._selector.register(waker, selectors.EVENT_READ, lambda: os.read(waker, 4096))
         self._start_server()
         while True:
-            for key, _ in self._selector.select(LOOK_S):
+            for key, _ in self._selector.select():
                 key.data()
             status = self._look_at_server()
             if status is not None:
@@ -159,7 +156,6 @@ class Keeper:
         self._socket = ours
         self._serving = False
         self._started_s = self._clock.monotonic_ns() / 1e9
-        self._was_over = False
         self._selector.register(ours, selectors.EVENT_READ, self._on_message)
 
     def _on_message(self) -> None:
@@ -177,19 +173,6 @@ class Keeper:
             self._keep_ring(message, descriptors)
         elif "drop" in message:
             self._drop_ring(message["drop"])
-
-    def _hear_the_rest(self) -> None:
-        """What it said before it died counts. The other end is still open where the process cannot
-        end."""
-        if self._socket is not None:
-            self._socket.setblocking(False)
-        with contextlib.suppress(BlockingIOError):
-            while self._socket is not None:
-                self._on_message()
-        if self._socket is not None:
-            self._selector.unregister(self._socket)
-            self._socket.close()
-            self._socket = None
 
     def _keep_ring(self, message: dict[str, Any], descriptors: list[int]) -> None:
         name = str(message["keep"])
@@ -221,14 +204,11 @@ class Keeper:
     def _look_at_server(self) -> int | None:
         """The exit status of this process, when it is over."""
         assert self._server is not None
-        self._dying = [server for server in self._dying if server.poll() is None]
         status = self._server.poll()
-        if status is None and self._is_dying():
-            self._dying.append(self._server)
-            status = -signal.SIGKILL
         if status is None:
             return None
-        self._hear_the_rest()
+        while self._socket is not None:  # what it said before it died counts
+            self._on_message()
         replaced = self._upgrader is not None
         if self._stopping or not self._descriptors or (status == 0 and not replaced):
             return status if status >= 0 else 1
@@ -241,17 +221,6 @@ class Keeper:
             self._clock.sleep(RESTART_PAUSE_S)
         self._start_server()
         return None
-
-    def _is_dying(self) -> bool:
-        """Its main thread is over and nothing of the program runs any more, but one of its threads
-        is in the kernel, waiting for a page that is being read: by a request that the next process
-        has to answer. So the end of this one cannot be waited for."""
-        assert self._server is not None
-        if self._stopping or not self._descriptors:
-            return False
-        is_over = _state(self._server.pid) == "Z"
-        was_over, self._was_over = self._was_over, is_over
-        return is_over and was_over
 
     def _note_death(self, status: int) -> None:
         log.warning(
@@ -384,15 +353,6 @@ def receive(peer: socket.socket) -> tuple[dict[str, Any], list[int]] | None:
         os.set_inheritable(descriptor, False)
     message = json.loads(data)
     return (message if isinstance(message, dict) else {}), descriptors
-
-
-def _state(pid: int) -> str:
-    """The letter of /proc; that of the main thread. Empty: there is no such process."""
-    try:
-        text = pathlib.Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return ""
-    return text.rpartition(")")[2].split()[0]
 
 
 def _tell(peer: socket.socket, message: dict[str, Any]) -> None:

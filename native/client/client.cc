@@ -18,7 +18,6 @@
 #include "client/reader.h"
 #include "client/session.h"
 #include "client/space.h"
-#include "client/watch.h"
 #include "client/writer.h"
 #include "meta.pb.h"
 
@@ -209,24 +208,7 @@ class ClientImpl : public Client {
   Told last_told(const FileHandle& handle) const override {
     const OpenFile& file = *handle->file;
     std::lock_guard lock(handle->file->mutex);
-    return {file.attr_version, file.attr_size, file.attr_mtime_ns, file.own_from,
-            file.data_version};
-  }
-
-  void expire_size(uint64_t inode, uint64_t version) override {
-    if (!usable().ok()) return;
-    auto file = core_->files.find(inode);
-    if (!file) return;
-    std::lock_guard lock(file->mutex);
-    if (version > file->attr_version) file->size_checked_ns = 0;
-  }
-
-  void watch(LeaseHolder& holder, std::string formerly) override {
-    if (usable().ok()) start_watch(core_, holder, std::move(formerly));
-  }
-
-  void keep_alive(std::string client_id) override {
-    if (usable().ok()) start_keepalive(core_, std::move(client_id));
+    return {file.attr_version, file.attr_size, file.attr_mtime_ns};
   }
 
   uint64_t handle_inode(const FileHandle& file) const override { return file->file->inode; }
@@ -367,7 +349,7 @@ Result<std::shared_ptr<Client>> Client::create(Options options, std::vector<Reac
     reactors.push_back(&own->reactor());
   }
   auto core = std::make_shared<Core>(std::move(options), reactors, std::move(keyring));
-  start_keepalive(core, core->options.client_id);
+  start_keepalive(core);
   return std::shared_ptr<Client>(std::make_shared<ClientImpl>(std::move(core), std::move(own)));
 }
 

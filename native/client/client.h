@@ -71,24 +71,6 @@ struct Appended {
 };
 
 enum class SeekFor { kData, kHole };
-// What others have changed: the attributes of `inode`, or, when that is 0, `name` in `parent`.
-struct Recall {
-  uint64_t inode = 0;
-  uint64_t data_version = 0;  // of the inode now
-  uint64_t parent = 0;
-  std::string name;
-};
-
-// Whoever caches names and attributes under leases (proto: Lease). Called on one thread.
-class LeaseHolder {
- public:
-  virtual ~LeaseHolder() = default;
-  // Leases with this number count until then, on now_ns(). 0: nothing counts any more, and
-  // what was passed on has to be taken back; a new session begins after kObeyNs (client/watch.h).
-  virtual void session(uint64_t number, int64_t until_ns) = 0;
-  // `done`, on any thread, once or never, when nothing of it is believed any more.
-  virtual void recalled(uint64_t sequence, std::vector<Recall> recalls, Function<void()> done) = 0;
-};
 
 class Client {
  public:
@@ -183,19 +165,8 @@ class Client {
   struct Told {
     uint64_t version, size;
     int64_t mtime_ns;  // 0: not known
-    // Since the first only this client has written; the second is the newest.
-    uint64_t own_from = 0, data_version = 0;
   };
   virtual Told last_told(const FileHandle& file) const = 0;
-  // The inode has this version now, or a later one: if that is news, a read at the end of an open
-  // file asks for its length again.
-  virtual void expire_size(uint64_t inode, uint64_t version) = 0;
-  // Opens a session for leases and keeps it until shutdown(). Once; `holder` outlives the client.
-  // `formerly`: the client of a process whose leases go on as those of this one; empty: none.
-  virtual void watch(LeaseHolder& holder, std::string formerly = {}) = 0;
-  // Tells the services until shutdown() that this client lives, whose calls are made through this
-  // one (meta_call_as).
-  virtual void keep_alive(std::string client_id) = 0;
   virtual uint64_t handle_inode(const FileHandle& file) const = 0;
 
   // Servers only (needs capability_key): whole-chunk work for truncate, removal and checks.

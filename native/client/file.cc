@@ -61,11 +61,8 @@ void OpenFile::FileCredential::renew(const std::shared_ptr<Core>& core, Lane& la
   renew_capability(core, lane, file_.shared_from_this(), right_, std::move(done));
 }
 
-void OpenFile::adopt(const proto::meta::Attr& attr, int64_t now, bool own) {
+void OpenFile::adopt(const proto::meta::Attr& attr, int64_t now) {
   if (attr.inode() != inode || attr.version() < attr_version) return;
-  bool next = own && attr.data_version() == data_version + 1;
-  if (attr.data_version() != data_version && !next) own_from = attr.data_version();
-  data_version = attr.data_version();
   attr_version = attr.version();
   attr_size = attr.size();
   has_holes = attr.blocks() * 512 < attr.size();

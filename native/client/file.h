@@ -85,8 +85,7 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   std::shared_ptr<Credential> credential(Right right);
 
   // REQUIRES (all of these): mutex held.
-  // `own`: the answer to a settlement of writes made here, which is one change of the content.
-  void adopt(const proto::meta::Attr& attr, int64_t now, bool own = false);
+  void adopt(const proto::meta::Attr& attr, int64_t now);
   void adopt_token(const std::string& capability, int64_t now);
   // From the reply of an open or a sync that carries a capability.
   void adopt_quota(const proto::meta::OpenReply& reply);
@@ -119,8 +118,6 @@ struct OpenFile : std::enable_shared_from_this<OpenFile> {
   uint64_t attr_size = 0;
   bool has_holes = false;                // less than attr_size is stored
   int64_t attr_mtime_ns = 0;             // 0: not known
-  uint64_t data_version = 0;             // of the newest answer
-  uint64_t own_from = 0;                 // since this data version only this client has written
   std::optional<uint64_t> durable_size;  // this length, or a larger one, is on stable storage
   int64_t size_checked_ns = 0;           // when the service's size was last heard
   int64_t mtime_ns = 0;                  // of the last local write; 0 = none since settling

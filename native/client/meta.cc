@@ -136,10 +136,7 @@ std::vector<std::string> meta_addresses(const Core& core) {
 
 void send_meta_call(std::shared_ptr<Core> core, Lane& lane, uint16_t method, std::string body,
                     int64_t deadline_ns, MetaCallback done) {
-  // WATCH is always on its way, and says nothing about what an application asked for.
-  if (method != proto::meta::WATCH) {
-    core->counters.meta_calls.fetch_add(1, std::memory_order_relaxed);
-  }
+  core->counters.meta_calls.fetch_add(1, std::memory_order_relaxed);
   auto call =
       std::make_shared<MetaCall>(core, lane, method, std::move(body), deadline_ns, std::move(done));
   lane.run([call] { call->attempt(); });

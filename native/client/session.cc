@@ -70,7 +70,7 @@ Status settled(OpenFile& file, const Settlement& told, bool durable,
     std::lock_guard lock(file.mutex);
     if (status.ok()) {
       file.note_settled(told.mark);
-      file.adopt(parsed.attr(), now_ns(), told.wrote);
+      file.adopt(parsed.attr(), now_ns());
       file.adopt_token(parsed.capability(), now_ns());
       file.adopt_quota(parsed);
       if (durable) file.durable_size = parsed.attr().size();
@@ -215,8 +215,8 @@ bool has_capability(const Result<std::string>& reply) {
 // timer. Which one collects garbage may change at any time, and it has to know what is read.
 class Keepalive : public std::enable_shared_from_this<Keepalive> {
  public:
-  Keepalive(std::shared_ptr<Core> core, std::string client_id)
-      : core_(std::move(core)), lane_(*core_->lanes()[0]), client_id_(std::move(client_id)) {}
+  explicit Keepalive(std::shared_ptr<Core> core)
+      : core_(std::move(core)), lane_(*core_->lanes()[0]) {}
 
   void arm() {
     if (core_->closed()) return;
@@ -226,11 +226,9 @@ class Keepalive : public std::enable_shared_from_this<Keepalive> {
  private:
   void tick() {
     if (core_->closed()) return;
-    // What another client has is not known here.
-    bool own = client_id_ == core_->options.client_id;
-    bool any = !own;
+    bool any = false;
     proto::meta::KeepaliveRequest request;
-    for (const auto& file : own ? core_->files.all() : std::vector<std::shared_ptr<OpenFile>>()) {
+    for (const auto& file : core_->files.all()) {
       std::lock_guard lock(file->mutex);
       any |= !file->handles.empty();
       if (held_for_reading(*file) && request.open_inodes_size() < int{kKeepaliveInodesMax}) {
@@ -243,25 +241,20 @@ class Keepalive : public std::enable_shared_from_this<Keepalive> {
     if (all.size() > 1) {
       for (const std::string& address : all) tell(address, body);
     }
-    send_meta_call(core_, lane_, proto::meta::KEEPALIVE, with_name(body),
-                   now_ns() + core_->options.meta_deadline_ns,
-                   [self = shared_from_this()](Result<std::string> reply) {
-                     proto::meta::KeepaliveReply parsed;
-                     if (reply.ok() && parsed.ParseFromString(*reply)) self->answered(parsed);
-                     self->arm();
-                   });
-  }
-
-  std::string with_name(const std::string& body) {
-    Client::CallName name{client_id_, core_->next_request_id()};
-    return with_header(name, process_caller(), 0, body).value();
+    send_own_meta_call(core_, lane_, proto::meta::KEEPALIVE, body,
+                       [self = shared_from_this()](Result<std::string> reply) {
+                         proto::meta::KeepaliveReply parsed;
+                         if (reply.ok() && parsed.ParseFromString(*reply)) self->answered(parsed);
+                         self->arm();
+                       });
   }
 
   // One attempt: the next period brings the next one.
   void tell(const std::string& address, const std::string& body) {
     net::CallSpec spec;
     spec.method = proto::meta::KEEPALIVE;
-    spec.body = with_name(body);
+    Client::CallName name{core_->options.client_id, core_->next_request_id()};
+    spec.body = with_header(name, process_caller(), 0, body).value();
     spec.deadline_ns = now_ns() + period_ns_;
     lane_.call(address, std::move(spec), [](net::Reply) {});
   }
@@ -286,7 +279,6 @@ class Keepalive : public std::enable_shared_from_this<Keepalive> {
 
   const std::shared_ptr<Core> core_;
   Lane& lane_;
-  const std::string client_id_;
   int64_t period_ns_ = kKeepaliveNs;
 };
 
@@ -430,8 +422,8 @@ void renew_capability(const std::shared_ptr<Core>& core, Lane& lane, std::shared
   }
 }
 
-void start_keepalive(std::shared_ptr<Core> core, std::string client_id) {
-  auto keepalive = std::make_shared<Keepalive>(core, std::move(client_id));
+void start_keepalive(std::shared_ptr<Core> core) {
+  auto keepalive = std::make_shared<Keepalive>(core);
   core->lanes()[0]->run([keepalive] { keepalive->arm(); });
 }
 

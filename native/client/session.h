@@ -37,6 +37,6 @@ void renew_capability(const std::shared_ptr<Core>& core, Lane& lane, std::shared
 
 // Every few seconds, while handles are open: tells the service that this client lives and which
 // inodes it holds open for reading. Ends when the client closes.
-void start_keepalive(std::shared_ptr<Core> core, std::string client_id);
+void start_keepalive(std::shared_ptr<Core> core);
 
 }  // namespace fs3::client

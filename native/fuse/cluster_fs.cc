@@ -8,11 +8,9 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdio>
-#include <future>
 #include <mutex>
 
 #include "base/reactor.h"
-#include "fuse/session.h"
 
 namespace fs3::fuse {
 namespace {
@@ -105,10 +103,7 @@ ClusterFs::ClusterFs(std::shared_ptr<client::Client> client, ClusterFsOptions op
     : client_(std::move(client)),
       options_(std::move(options)),
       callers_(options_.squash_root),
-      leases_(options_.ttl_max_ns),
-      nodes_(&leases_, is_inherited()),
-      access_times_(client_, nodes_, options_.atime, options_.timers),
-      locks_(options_.handover) {
+      access_times_(client_, nodes_, options_.atime, options_.timers) {
   start_rings();
   if (options_.handover == nullptr) return;
   files_.begin(options_.handover->generation());
@@ -178,11 +173,6 @@ void ClusterFs::handle(RequestPtr request) {
       return fsyncdir(std::move(request));
     case FUSE_STATFS:
       return statfs(std::move(request));
-    case FUSE_GETLK:
-      return getlk(std::move(request));
-    case FUSE_SETLK:
-    case FUSE_SETLKW:
-      return setlk(std::move(request));
     case kOpStatx:
       return statx(std::move(request));
     case FUSE_SETXATTR:
@@ -288,25 +278,11 @@ void ClusterFs::kill_privileges(RequestPtr request, uint64_t inode, const std::s
 void ClusterFs::note_settled(const File& file) {
   auto told = client_->last_told(file.handle);
   nodes_.set_settled(file.inode, {told.version, told.size, told.mtime_ns});
-  nodes_.content_settled(file.inode, told.own_from, {told.data_version, told.size, told.mtime_ns});
 }
 
-int64_t ClusterFs::believe_attr(const pb::Attr& attr, const Grant& grant) {
-  int64_t kernel_ns = leases_.keep_attributes(attr, grant);
-  // What this mount has changed meanwhile the kernel knows, but not those who answer later.
-  if (nodes_.changed_since(attr.inode(), grant.asked_ns)) leases_.forget_attributes(attr.inode());
-  return kernel_ns;
-}
-
-int64_t ClusterFs::believe_name(uint64_t parent, std::string_view name, uint64_t inode,
-                                const Grant& grant, bool made) {
-  int64_t kernel_ns = leases_.keep_name(parent, name, inode, grant);
-  if (!made && nodes_.changed_since(parent, grant.asked_ns)) leases_.forget_name(parent, name);
-  return kernel_ns;
-}
-
-ClusterFs::Found ClusterFs::found(const Request& request, std::string_view name, bool made) const {
-  return {request.node(), std::string(name), now_ns(), made};
+int64_t ClusterFs::ttl_ns(const pb::Lease& lease, int64_t age_ns) const {
+  int64_t granted = std::min<int64_t>(int64_t{lease.ttl_ms()} * 1'000'000, options_.ttl_max_ns);
+  return std::max<int64_t>(0, granted - age_ns);
 }
 
 void ClusterFs::fill_attr(const pb::Attr& attr, fuse_attr* out) {
@@ -315,7 +291,6 @@ void ClusterFs::fill_attr(const pb::Attr& attr, fuse_attr* out) {
   uint64_t local_size;
   int64_t local_mtime_ns;
   bool file = attr.type() == pb::FILE;
-  if (file) client_->expire_size(attr.inode(), attr.version());
   if (file && client_->local_size(attr.inode(), attr.version(), &local_size, &local_mtime_ns)) {
     size = local_size;
     // As it is, also when it goes back: the kernel takes a changed mtime for changed content.
@@ -349,19 +324,10 @@ void ClusterFs::fill_attr(const pb::Attr& attr, fuse_attr* out) {
   out->blksize = kBlockSize;
 }
 
-void ClusterFs::fill_entry(const pb::Attr& attr, int64_t name_ns, int64_t attr_ns,
-                           fuse_entry_out* out) {
+void ClusterFs::fill_entry(const pb::Attr& attr, int64_t ttl, fuse_entry_out* out) {
   out->nodeid = attr.inode();
   fill_attr(attr, &out->attr);
-  // A kernel that does not have the inode yet cannot be told that its attributes are outdated.
-  set_entry_timeout(*out, name_ns, std::min(attr_ns, LeaseCache::kKernelNameNs));
-}
-
-// What the kernel was told before a recall may have been on its way to it when that came; what is
-// kept here was not. Without recalls both end by time.
-std::optional<uint32_t> ClusterFs::believed_flags(uint64_t inode) {
-  if (auto known = leases_.attributes(inode)) return known->attr.flags();
-  return leases_.recalls() ? std::nullopt : nodes_.flags(inode, now_ns());
+  set_entry_timeout(*out, ttl, ttl);
 }
 
 void ClusterFs::told(const pb::Attr& attr, int64_t ttl, uint64_t lookups) {
@@ -375,65 +341,25 @@ void ClusterFs::note_times(const pb::Attr& attr) {
                std::max(attr.mtime_ns(), attr.ctime_ns()));
 }
 
-void ClusterFs::reply_entry(RequestPtr request, const Found& found, const pb::Attr& attr,
-                            const pb::Lease& lease) {
+void ClusterFs::reply_entry(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease) {
   if (attr.inode() == 0) return reply_error(std::move(request), EIO);
-  Grant grant = Grant::of(lease, found.asked_ns);
-  int64_t attr_ns = believe_attr(attr, grant);
-  int64_t name_ns = believe_name(found.parent, found.name, attr.inode(), grant, found.made);
-  send_entry(std::move(request), attr, name_ns, attr_ns);
-}
-
-void ClusterFs::send_entry(RequestPtr request, const pb::Attr& attr, int64_t name_ns,
-                           int64_t attr_ns) {
   fuse_entry_out out{};
-  fill_entry(attr, name_ns, attr_ns, &out);
-  told(attr, attr_ns, 1);
-  with_pages_of(std::move(request), attr,
-                [out](RequestPtr request) { reply_value(std::move(request), out); });
-}
-
-// Size and time tell a kernel that content has changed, unless they are what they were: so pages of
-// another version go before the attributes that hide it. Not on a reactor: it may wait for pages
-// that are being read.
-void ClusterFs::with_pages_of(RequestPtr request, const pb::Attr& attr,
-                              Function<void(RequestPtr)> then) {
-  bool outdated = session_ != nullptr && attr.type() == pb::FILE &&
-                  nodes_.content_differs(attr.inode(), attr.data_version());
-  if (!outdated) return then(std::move(request));
-  (void)session_->invalidate_data(
-      attr.inode(), 0, 0,
-      [this, inode = attr.inode(),
-       version = ContentVersion{attr.data_version(), attr.size(), attr.mtime_ns()},
-       request = std::move(request), then = std::move(then)]() mutable {
-        nodes_.content_dropped(inode, version);
-        then(std::move(request));
-      });
-}
-
-void ClusterFs::reply_missing(RequestPtr request, int64_t name_ns) {
-  if (name_ns == 0) return reply_error(std::move(request), ENOENT);
-  fuse_entry_out out{};
-  set_entry_timeout(out, name_ns, 0);
+  int64_t ttl = ttl_ns(lease);
+  fill_entry(attr, ttl, &out);
+  told(attr, ttl, 1);
   reply_value(std::move(request), out);
 }
 
-void ClusterFs::reply_attr(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease,
-                           int64_t asked_ns) {
+void ClusterFs::reply_attr(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease) {
   if (attr.inode() != request->node()) return reply_error(std::move(request), EIO);
-  int64_t attr_ns = believe_attr(attr, Grant::of(lease, asked_ns));
-  send_attr(std::move(request), attr, attr_ns);
-}
-
-void ClusterFs::send_attr(RequestPtr request, const pb::Attr& attr, int64_t attr_ns) {
   fuse_attr_out out{};
+  int64_t ttl = ttl_ns(lease);
   fill_attr(attr, &out.attr);
-  SplitTime valid = split_time(attr_ns);
+  SplitTime valid = split_time(ttl);
   out.attr_valid = valid.seconds;
   out.attr_valid_nsec = valid.nanoseconds;
-  told(attr, attr_ns, 0);
-  with_pages_of(std::move(request), attr,
-                [out](RequestPtr request) { reply_value(std::move(request), out); });
+  told(attr, ttl, 0);
+  reply_value(std::move(request), out);
 }
 
 void ClusterFs::shutdown() {
@@ -467,20 +393,7 @@ void ClusterFs::shutdown() {
     waiting->changed.wait_for(lock, std::chrono::nanoseconds(options_.shutdown_timeout_ns),
                               [&] { return waiting->open == 0; });
   }
-  if (session_ != nullptr) end_session();
   client_->shutdown();
-}
-
-// Nobody has to wait for what this mount believed. A service that does not answer finds out by
-// time.
-void ClusterFs::end_session() {
-  constexpr auto kPatience = std::chrono::seconds(1);
-  pb::WatchRequest body;
-  body.set_close(true);
-  auto ended = std::make_shared<std::promise<void>>();
-  client_->meta_call(pb::WATCH, Callers::root(), 0, body.SerializeAsString(),
-                     [ended](const Result<std::string>&) { ended->set_value(); });
-  (void)ended->get_future().wait_for(kPatience);
 }
 
 }  // namespace fs3::fuse

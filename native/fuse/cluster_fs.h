@@ -5,12 +5,13 @@
 //
 // One handler per operation, grouped by noun: ops_entry.cc (names), ops_attr.cc (attributes),
 // ops_file.cc (open, close, sync), ops_data.cc (read, write), ops_space.cc (holes, copies),
-// ops_dir.cc (listings), ops_lock.cc, ops_xattr.cc (extended attributes, ACLs), ops_ioctl.cc
-// (chattr), ops_ioctl_3fs.cc (what 3FS's tools ask), ops_virtual.cc (3fs-virt, which is in no
-// cluster), ops_rings.cc (USRBIO).
+// ops_dir.cc (listings), ops_xattr.cc (extended attributes, ACLs), ops_ioctl.cc (chattr),
+// ops_ioctl_3fs.cc (what 3FS's tools ask), ops_virtual.cc (3fs-virt, which is in no cluster),
+// ops_rings.cc (USRBIO).
 //
 // Caching rules (README.md has the reasons):
-//  1. Names and attributes are believed under leases that the service recalls (leases.h).
+//  1. Names and attributes are believed by the kernel as long as the lease of the reply says, and
+//     never longer than Options::ttl_max_ns.
 //  2. Attributes of an inode with unsettled local writes get the local size and mtime.
 //  3. Pages survive from open to open while data version, size and mtime are unchanged.
 //  4. close(2) returns after the data is on its chains and the length is settled, so that a later
@@ -34,8 +35,6 @@
 #include "fuse/dirent.h"
 #include "fuse/files.h"
 #include "fuse/filesystem.h"
-#include "fuse/leases.h"
-#include "fuse/locks.h"
 #include "fuse/nodes.h"
 #include "meta.pb.h"
 #include "usrbio/server.h"
@@ -65,16 +64,13 @@ struct ClusterFsOptions {
   std::vector<KeptRing> kept;      // what it has of the process before
 };
 
-class ClusterFs : public Filesystem, private client::LeaseHolder {
+class ClusterFs : public Filesystem {
  public:
   ClusterFs(std::shared_ptr<client::Client> client, ClusterFsOptions options);
 
   // After a takeover: opens again what the process before had open, before it returns.
   void attached(Session& session) override;
   void handle(RequestPtr request) override;
-  bool keeps_locks() const override { return true; }
-  void interrupted(uint64_t unique) override;
-  size_t waiting() override { return locks_.waiting(); }
   // Closes all files, so that what was written is settled, then shuts the client down.
   void shutdown() override;
 
@@ -82,19 +78,11 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
 
   struct Counts {
     size_t open_files, nodes;
-    uint64_t lease_hits;
   };
-  Counts counts() { return {files_.size(), nodes_.size(), leases_.hits()}; }
+  Counts counts() { return {files_.size(), nodes_.size()}; }
 
  private:
   using Raw = Function<void(RequestPtr, std::string)>;
-  // Of a name that has just been made, or looked up.
-  struct Found {
-    uint64_t parent;
-    std::string name;
-    int64_t asked_ns;
-    bool made;
-  };
 
   // ---- ops_entry.cc
   void lookup(RequestPtr request);
@@ -155,17 +143,15 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
   // ---- ops_file.cc
   void open(RequestPtr request);
   void do_open(RequestPtr request);
-  void opened(RequestPtr request, std::string raw, int64_t asked_ns);
+  void opened(RequestPtr request, std::string raw);
   void create(RequestPtr request);
-  void created(RequestPtr request, std::string raw, const Found& asked);
-  void made(RequestPtr request, const pb::OpenReply& reply, const std::string& raw,
-            const Found& asked);
+  void created(RequestPtr request, std::string raw);
+  void made(RequestPtr request, const pb::OpenReply& reply, const std::string& raw);
   void flush(RequestPtr request);
   void fsync(RequestPtr request);
   void fsyncdir(RequestPtr request);
   void syncfs(RequestPtr request);
   void release(RequestPtr request);
-  void unlock_released(RequestPtr request, Status status);
   bool make_handle(const pb::OpenReply& reply, const std::string& raw, uint32_t flags,
                    fuse_open_out* out);
   // ---- ops_data.cc
@@ -182,33 +168,6 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
   void copy_file_range(RequestPtr request);
   void do_copy(RequestPtr request, const FilePtr& from, const FilePtr& to);
   void without_privileges(RequestPtr request, const FilePtr& file, Function<void(RequestPtr)> then);
-  // ---- ops_lock.cc
-  void getlk(RequestPtr request);
-  void setlk(RequestPtr request);
-  void do_setlk(RequestPtr request);
-  void ask_lock(LockWaitPtr wait);
-  void ask_lock_again(LockWaitPtr wait);
-  void answered_lock(LockWaitPtr wait, Result<std::string> reply);
-  void cancel_lock(LockWaitPtr wait);
-  void end_lock(LockWaitPtr wait, int error);
-  // An owner's locks of one kind end; `then` runs when the service has heard of it.
-  void release_locks(const client::Client::CallName& name, uint64_t inode, uint64_t owner,
-                     pb::LockRequest::Kind kind, Function<void()> then);
-  // What close(2) of any descriptor, and of the last one, ends.
-  void release_at_flush(RequestPtr request, uint64_t inode, uint64_t owner,
-                        Function<void(RequestPtr)> then);
-  void release_at_last_close(RequestPtr request, uint64_t inode, uint64_t fh, bool flock,
-                             Function<void(RequestPtr)> then);
-  // The name of a LOCK call for this request, and its record for the process after this one.
-  struct LockCall {
-    client::Client::CallName name;
-    uint32_t record;
-  };
-  LockCall begin_lock_call(const Request& request);
-  void end_lock_call(uint32_t record);  // after the answer to the kernel
-  client::Client::CallName new_lock_call();
-  void end_owners(RequestPtr request, std::vector<LockTable::Ending> owners, LockCall call,
-                  Function<void(RequestPtr)> then);
   // ---- ops_dir.cc
   void opendir(RequestPtr request);
   void readdir(RequestPtr request);
@@ -233,8 +192,6 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
                   Function<void(RequestPtr)> then);
 
   // ---- takeover.cc
-  // Another process served this mount before.
-  bool is_inherited() const;
   void restore(const Handover::OpenHandle& handle, Function<void(Status)> done);
   void reopen(const Handover::OpenHandle& handle, Function<void(Status)> done);
   bool add_restored(const Handover::OpenHandle& handle, const std::string& raw);
@@ -271,48 +228,25 @@ class ClusterFs : public Filesystem, private client::LeaseHolder {
                        Function<void(RequestPtr)> then);
   void reply_status(RequestPtr request, const Status& status);
 
-  void end_session();
   // A settlement of the file has been answered: older attributes count no more.
   void note_settled(const File& file);
-  // What a reply allows to believe is kept; how long the kernel may believe it.
-  int64_t believe_attr(const pb::Attr& attr, const Grant& grant);
-  // `made`: by this mount just now, under the kernel's lock of the directory; so no other change
-  // of the name was on its way.
-  int64_t believe_name(uint64_t parent, std::string_view name, uint64_t inode, const Grant& grant,
-                       bool made);
-  // Attributes that the kernel believes for `ttl` nanoseconds from now; 0: it has to ask.
+  int64_t ttl_ns(const pb::Lease& lease, int64_t age_ns = 0) const;
+  // Attributes that are believed for `ttl` nanoseconds from now, by the kernel and by getxattr.
   void told(const pb::Attr& attr, int64_t ttl, uint64_t lookups);
   void note_times(const pb::Attr& attr);
-  // Of meta.InodeFlag, as far as that is known without asking.
-  std::optional<uint32_t> believed_flags(uint64_t inode);
   void fill_attr(const pb::Attr& attr, fuse_attr* out);
-  void fill_entry(const pb::Attr& attr, int64_t name_ns, int64_t attr_ns, fuse_entry_out* out);
-  Found found(const Request& request, std::string_view name, bool made) const;
-  void reply_entry(RequestPtr request, const Found& found, const pb::Attr& attr,
-                   const pb::Lease& lease);
-  void send_entry(RequestPtr request, const pb::Attr& attr, int64_t name_ns, int64_t attr_ns);
-  // Drops the kernel's pages first when they are of another version than these attributes.
-  void with_pages_of(RequestPtr request, const pb::Attr& attr, Function<void(RequestPtr)> then);
-  void reply_missing(RequestPtr request, int64_t name_ns);
-  void reply_attr(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease,
-                  int64_t asked_ns);
-  void send_attr(RequestPtr request, const pb::Attr& attr, int64_t attr_ns);
-
-  // ---- recalls.cc: LeaseHolder, on the client's thread
-  void session(uint64_t number, int64_t until_ns) override;
-  void recalled(uint64_t sequence, std::vector<client::Recall> recalls,
-                Function<void()> done) override;
+  void fill_entry(const pb::Attr& attr, int64_t ttl, fuse_entry_out* out);
+  void reply_entry(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease);
+  void reply_attr(RequestPtr request, const pb::Attr& attr, const pb::Lease& lease);
 
   const std::shared_ptr<client::Client> client_;
   const ClusterFsOptions options_;
-  Session* session_ = nullptr;  // set before the first request; null where no kernel is behind
+  Session* session_ = nullptr;  // set before the first request
   Callers callers_;
-  LeaseCache leases_;
   NodeTable nodes_;
   AccessTimes access_times_;
   FileTable files_;
   DirectoryTable directories_;
-  LockTable locks_;
   Rings rings_;  // uses all of the above
 };
 

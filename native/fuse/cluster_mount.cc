@@ -69,7 +69,6 @@ ClusterMount::Counts ClusterMount::counts() const {
   auto own = link_->filesystem->counts();
   counts.open_files = own.open_files;
   counts.nodes = own.nodes;
-  counts.lease_hits = own.lease_hits;
   return counts;
 }
 

@@ -26,7 +26,6 @@ class ClusterMount : public Mount {
     client::Client::Statistics client{};
     size_t open_files = 0;
     size_t nodes = 0;
-    uint64_t lease_hits = 0;
   };
   Counts counts() const;
 

@@ -175,7 +175,7 @@ std::string unescape_octal(const std::string& text) {
 }
 
 Status notify(const Device& device, int code, const void* fixed, size_t fixed_size,
-              std::string_view name, bool* known = nullptr) {
+              std::string_view name) {
   fuse_out_header header{};
   header.error = code;
   char end = 0;
@@ -184,9 +184,7 @@ Status notify(const Device& device, int code, const void* fixed, size_t fixed_si
                     {const_cast<char*>(name.data()), name.size()},
                     {&end, name.empty() ? 0u : 1u}};
   for (const iovec& part : parts) header.len += static_cast<uint32_t>(part.iov_len);
-  bool obeyed = writev(device.fd(), parts, 4) >= 0;
-  if (known != nullptr) *known = obeyed;
-  if (obeyed || errno == ENOENT) return Status();
+  if (writev(device.fd(), parts, 4) >= 0 || errno == ENOENT) return Status();
   return system_error("fuse/notify", "write to /dev/fuse");
 }
 
@@ -298,9 +296,8 @@ Status invalidate_data(const Device& device, uint64_t node, int64_t offset, int6
   return notify(device, FUSE_NOTIFY_INVAL_INODE, &out, sizeof out, {});
 }
 
-Status invalidate_attributes(const Device& device, uint64_t node, bool* known) {
-  fuse_notify_inval_inode_out out{node, -1, 0};
-  return notify(device, FUSE_NOTIFY_INVAL_INODE, &out, sizeof out, {}, known);
+Status invalidate_attributes(const Device& device, uint64_t node) {
+  return invalidate_data(device, node, -1, 0);
 }
 
 Status invalidate_entry(const Device& device, uint64_t parent, std::string_view name) {

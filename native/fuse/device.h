@@ -67,9 +67,9 @@ Status resend_requests(const Device& device);
 
 // Tell the kernel to forget what it cached. They may wait for locks that are held until a request
 // of this session is answered: never call them on a reactor, except invalidate_attributes, which
-// takes no lock. Ok when the kernel knows nothing of the object (`known` says so).
+// takes no lock. Ok when the kernel knows nothing of the object.
 Status invalidate_data(const Device& device, uint64_t node, int64_t offset, int64_t length);
-Status invalidate_attributes(const Device& device, uint64_t node, bool* known = nullptr);
+Status invalidate_attributes(const Device& device, uint64_t node);
 Status invalidate_entry(const Device& device, uint64_t parent, std::string_view name);
 
 }  // namespace fs3::fuse

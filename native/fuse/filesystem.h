@@ -23,13 +23,6 @@ class Filesystem {
   // Sends and settles what was written; everything stays open. Before another process takes over.
   // May block.
   virtual void settle_all() {}
-  // GETLK, SETLK and SETLKW come only when this says so; else the kernel keeps locks by itself.
-  virtual bool keeps_locks() const { return false; }
-  // Whoever waits for the request with this unique got a signal. It may arrive before the request
-  // does. Only requests without an end of their own need to care (SETLKW).
-  virtual void interrupted(uint64_t unique) { (void)unique; }
-  // Requests that wait for what others do, so that nobody knows when they are answered.
-  virtual size_t waiting() { return 0; }
   // Closes what is open and answers every request that is still held. Called once, from the
   // controlling thread, when the kernel has let go of the mount or is about to; the reactors still
   // run. May block.

@@ -17,7 +17,7 @@ namespace fs3::fuse {
 
 namespace {
 
-constexpr uint64_t kMagic = 0x32764f4833534600;  // grows with the layout
+constexpr uint64_t kMagic = 0x31764f4833534600;  // grows with the layout
 constexpr size_t kPathMax = 4096;
 constexpr size_t kIdBytes = 16;
 
@@ -35,9 +35,6 @@ struct Handover::Head {
   uint32_t kernel_minor;
   uint32_t resends;
   uint64_t root_inode;
-  std::array<char, kIdBytes> lock_client;
-  // A process that is killed while it writes this leaves a client that nobody knows.
-  std::array<char, kIdBytes> leases_of;
   std::array<char, kPathMax> mountpoint;
   Secret secret;  // zeros: the process before was of a version without it
 };
@@ -57,24 +54,13 @@ struct Handover::CallRecord {
   std::array<char, kIdBytes> client_id;
 };
 
-struct Handover::LockRecord {
-  std::atomic<uint64_t> inode;  // 0: nothing here
-  std::atomic<uint64_t> owner;
-  std::atomic<uint64_t> handle;
-  std::atomic<uint64_t> padding;
-};
-
 namespace {
 
 constexpr size_t kHeadBytes = 8192;
 constexpr size_t kHandleBytes = 32;
 constexpr size_t kCallBytes = 32;
-constexpr size_t kLockBytes = 32;
-constexpr size_t kCallsAt = kHeadBytes + Handover::kHandlesMax * kHandleBytes;
-constexpr size_t kLocksAt = kCallsAt + Handover::kCallsMax * kCallBytes;
-constexpr size_t kBytes = kLocksAt + Handover::kLocksMax * kLockBytes;
-// Of lock calls: each process names its own, and none of them one of another.
-constexpr int kGenerationShift = 40;
+constexpr size_t kBytes =
+    kHeadBytes + Handover::kHandlesMax * kHandleBytes + Handover::kCallsMax * kCallBytes;
 
 std::byte* at(void* memory, size_t offset) { return static_cast<std::byte*>(memory) + offset; }
 
@@ -84,11 +70,10 @@ Handover::Handover(int fd, void* memory)
     : fd_(fd),
       head_(reinterpret_cast<Head*>(memory)),
       handles_(reinterpret_cast<HandleRecord*>(at(memory, kHeadBytes))),
-      calls_(reinterpret_cast<CallRecord*>(at(memory, kCallsAt))),
-      locks_(reinterpret_cast<LockRecord*>(at(memory, kLocksAt))) {
+      calls_(reinterpret_cast<CallRecord*>(
+          at(memory, kHeadBytes + size_t{kHandlesMax} * kHandleBytes))) {
   static_assert(sizeof(Head) <= kHeadBytes);
   static_assert(sizeof(HandleRecord) == kHandleBytes && sizeof(CallRecord) == kCallBytes);
-  static_assert(sizeof(LockRecord) == kLockBytes);
   static_assert(std::atomic<uint64_t>::is_always_lock_free);
 }
 
@@ -110,11 +95,6 @@ Result<std::shared_ptr<Handover>> Handover::create() {
     return status;
   }
   std::shared_ptr<Handover> handover(new Handover(fd, memory));
-  auto& id = handover->head_->lock_client;
-  if (getrandom(id.data(), id.size(), 0) != static_cast<ssize_t>(id.size())) {
-    return failed("a client id for locks");
-  }
-  handover->lock_client_.assign(id.data(), id.size());
   handover->make_secret();
   return handover;
 }
@@ -170,16 +150,6 @@ void Handover::inherit() {
     earlier_calls_[unique] = {slot, {std::move(client_id), record.request_id.load()}};
   }
   free_calls_.inherit(used);
-  used.clear();
-  for (uint32_t slot = 0; slot < kLocksMax; ++slot) {
-    LockRecord& record = locks_[slot];
-    uint64_t inode = record.inode.load(std::memory_order_acquire);
-    if (inode == 0) continue;
-    used.push_back(slot);
-    inherited_locks_.push_back({slot, inode, record.owner.load(), record.handle.load()});
-  }
-  free_locks_.inherit(used);
-  lock_client_.assign(head_->lock_client.data(), kIdBytes);
 }
 
 void Handover::set_connection(const Connection& connection) {
@@ -262,10 +232,6 @@ uint32_t Handover::begin_call(uint64_t unique, const CallName& name) {
   return slot;
 }
 
-void Handover::rename_call(uint32_t slot, uint64_t request_id) {
-  if (slot != kNone) calls_[slot].request_id.store(request_id, std::memory_order_release);
-}
-
 void Handover::end_earlier_call(uint64_t unique) {
   auto found = earlier_calls_.find(unique & ~kUniqueResend);
   FS3_CHECK(found != earlier_calls_.end());
@@ -276,38 +242,6 @@ void Handover::end_call(uint32_t slot) {
   if (slot == kNone) return;
   calls_[slot].unique.store(0, std::memory_order_release);
   free_calls_.give(slot);
-}
-
-Handover::CallName Handover::new_lock_call() {
-  uint64_t number = lock_calls_.fetch_add(1, std::memory_order_relaxed) + 1;
-  return {lock_client_, (generation_ << kGenerationShift) + number};
-}
-
-uint32_t Handover::note_lock(uint64_t inode, uint64_t owner, uint64_t handle) {
-  FS3_CHECK(inode != 0);
-  uint32_t slot = free_locks_.take();
-  if (slot == kNone) return kNone;
-  LockRecord& record = locks_[slot];
-  record.owner.store(owner, std::memory_order_relaxed);
-  record.handle.store(handle, std::memory_order_relaxed);
-  record.inode.store(inode, std::memory_order_release);
-  return slot;
-}
-
-void Handover::note_unlocked(uint32_t slot) {
-  if (slot == kNone) return;
-  locks_[slot].inode.store(0, std::memory_order_release);
-  free_locks_.give(slot);
-}
-
-std::string Handover::leases_of() const {
-  std::string id(head_->leases_of.data(), kIdBytes);
-  return id == std::string(kIdBytes, '\0') ? std::string() : id;
-}
-
-void Handover::set_leases_of(const std::string& client_id) {
-  FS3_CHECK(client_id.size() == kIdBytes);
-  std::copy_n(client_id.begin(), kIdBytes, head_->leases_of.begin());
 }
 
 uint32_t Handover::Free::take() {

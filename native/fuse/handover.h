@@ -11,10 +11,6 @@
 //   calls     metadata calls that change something, under way: under which name. A request that
 //             the kernel sends again is sent to the service under the same name, so it happens
 //             once. So are places for appends asked for: an append that is sent again gets the same
-//             one
-//   locks     who may hold fcntl locks by which handle (locks.h). The locks themselves are the
-//             service's, under a client id that all processes of the mount share: they change
-//             hands by doing nothing
 //
 // Everything is written by plain stores: they cost nothing, and survive the process by the memfd.
 // A record is valid when its first word is not 0; that word is written last and cleared first.
@@ -45,7 +41,6 @@ class Handover {
   static constexpr uint32_t kNone = UINT32_MAX;
   static constexpr uint32_t kHandlesMax = 1u << 20;  // FileTable::kOpenMax
   static constexpr uint32_t kCallsMax = 1u << 14;    // requests under way: threads that wait
-  static constexpr uint32_t kLocksMax = 1u << 17;    // owners with locks, per handle
 
   // What was negotiated.
   struct Connection {
@@ -62,12 +57,6 @@ class Handover {
     uint32_t flags = 0;        // open(2)
     bool unsettled = false;    // it was written through, and no settlement was answered since
     bool half_append = false;  // the rest of an append had not come yet
-  };
-  struct LockOwner {
-    uint32_t slot = kNone;
-    uint64_t inode = 0;
-    uint64_t owner = 0;
-    uint64_t handle = 0;
   };
   using CallName = client::Client::CallName;
 
@@ -110,31 +99,14 @@ class Handover {
   // kNone: too many; this one would be sent again under another name. A request of an earlier call
   // gets the slot of that call.
   uint32_t begin_call(uint64_t unique, const CallName& name);
-  // The request is sent on under another name of the same client, the first one being answered.
-  void rename_call(uint32_t slot, uint64_t request_id);
   void end_call(uint32_t slot);
   // The same for a request that earlier_call() knows. REQUIRES: it was begun here, and not ended.
   void end_earlier_call(uint64_t unique);
-
-  // The client that holds the locks of this mount, whichever process serves it. Not the client of
-  // any process: that one's files end with it, and locks must not.
-  const std::string& lock_client() const { return lock_client_; }
-  CallName new_lock_call();
-  const std::vector<LockOwner>& inherited_locks() const { return inherited_locks_; }
-  // kNone: the table is full.
-  uint32_t note_lock(uint64_t inode, uint64_t owner, uint64_t handle);
-  void note_unlocked(uint32_t slot);
-
-  // The client whose leases the kernel's names and attributes are under (client/watch.h): of the
-  // process before, until this one has taken them over. Empty: none.
-  std::string leases_of() const;
-  void set_leases_of(const std::string& client_id);
 
  private:
   struct Head;
   struct HandleRecord;
   struct CallRecord;
-  struct LockRecord;
   // Slots that nobody uses. LIFO, so that few pages are touched.
   class Free {
    public:
@@ -159,12 +131,8 @@ class Handover {
   Head* const head_;
   HandleRecord* const handles_;
   CallRecord* const calls_;
-  LockRecord* const locks_;
   uint64_t generation_ = 0;
-  std::string lock_client_;
-  std::atomic<uint64_t> lock_calls_{0};
   std::vector<OpenHandle> inherited_;
-  std::vector<LockOwner> inherited_locks_;
   struct EarlierCall {
     uint32_t slot = kNone;
     CallName name;
@@ -172,7 +140,6 @@ class Handover {
   std::unordered_map<uint64_t, EarlierCall> earlier_calls_;  // constant after adopt()
   Free free_handles_{kHandlesMax};
   Free free_calls_{kCallsMax};
-  Free free_locks_{kLocksMax};
 };
 
 }  // namespace fs3::fuse

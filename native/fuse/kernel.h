@@ -180,10 +180,6 @@ constexpr size_t operation_header_size(uint32_t opcode) {
       return sizeof(fuse_copy_file_range_in);
     case FUSE_SYNCFS:
       return sizeof(fuse_syncfs_in);
-    case FUSE_GETLK:
-    case FUSE_SETLK:
-    case FUSE_SETLKW:
-      return sizeof(fuse_lk_in);
     case FUSE_SETXATTR:
       return sizeof(fuse_setxattr_in);  // the long form: SETXATTR_EXT is always agreed
     case FUSE_GETXATTR:

@@ -20,7 +20,7 @@ constexpr uint32_t kMinorLeast = 33;  // SETXATTR_EXT: the header of SETXATTR ha
 //  HANDLE_KILLPRIV_V2  the kernel says when setuid and setgid must go (ops_write.cc)
 //  no WRITEBACK_CACHE: a shared file's size and times must not be invented by one kernel
 //  no SPLICE_*: measured, no gain for direct reads and a fifth of the speed for cached ones
-//  POSIX_LOCKS, FLOCK_LOCKS (wanted.locks): else locks are kept by the kernel of this host
+//  no POSIX_LOCKS, FLOCK_LOCKS: locks are kept by the kernel of this host
 constexpr uint64_t kTaken = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_BIG_WRITES |
                             FUSE_DONT_MASK | FUSE_AUTO_INVAL_DATA | FUSE_DO_READDIRPLUS |
                             FUSE_READDIRPLUS_AUTO | FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS |
@@ -46,10 +46,7 @@ Result<Negotiated> negotiate_init(Bytes arguments, const Negotiation& wanted) {
   }
   uint64_t offered = in.flags;
   if (in.flags & FUSE_INIT_EXT) offered |= static_cast<uint64_t>(in.flags2) << 32;
-  uint64_t wants = kTaken;
-  if (wanted.offer_uring) wants |= kInitOverIoUring;
-  if (wanted.locks) wants |= FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS;
-  uint64_t taken = offered & wants;
+  uint64_t taken = offered & (kTaken | (wanted.offer_uring ? kInitOverIoUring : 0));
 
   Negotiated result;
   result.kernel_minor = in.minor;

@@ -13,7 +13,6 @@ struct Negotiation {
   uint32_t max_background = 256;
   uint32_t max_readahead = 4u << 20;
   bool offer_uring = false;  // allowed by the administrator and wanted
-  bool locks = false;        // the file system keeps fcntl and flock locks
 };
 
 struct Negotiated {

@@ -4,7 +4,6 @@
 #include <utility>
 
 #include "base/reactor.h"
-#include "fuse/leases.h"
 
 namespace fs3::fuse {
 namespace {
@@ -23,8 +22,7 @@ void NodeTable::told(uint64_t node, uint64_t version, uint32_t mode, uint32_t fl
   std::lock_guard lock(part.mutex);
   auto found = part.nodes.find(node);
   if (found == part.nodes.end()) {
-    // Never looked up: nobody will forget it.
-    if (lookups == 0 && !inherited_) return;
+    if (lookups == 0) return;  // never looked up: nobody will forget it
     found = part.nodes.emplace(node, Node()).first;
   }
   Node& known = found->second;
@@ -62,30 +60,11 @@ bool NodeTable::content_unchanged(uint64_t node, const ContentVersion& version) 
   return same;
 }
 
-void NodeTable::content_dropped(uint64_t node, const ContentVersion& version) {
+void NodeTable::content_changed(uint64_t node) {
   Shard& part = shard(node);
   std::lock_guard lock(part.mutex);
   auto found = part.nodes.find(node);
-  if (found == part.nodes.end()) return;
-  found->second.content_known = true;
-  found->second.content = version;
-}
-
-void NodeTable::content_settled(uint64_t node, uint64_t own_from, const ContentVersion& version) {
-  Shard& part = shard(node);
-  std::lock_guard lock(part.mutex);
-  auto found = part.nodes.find(node);
-  if (found == part.nodes.end() || !found->second.content_known) return;
-  ContentVersion& known = found->second.content;
-  if (known.data_version >= own_from && known.data_version <= version.data_version) known = version;
-}
-
-bool NodeTable::content_differs(uint64_t node, uint64_t data_version) {
-  Shard& part = shard(node);
-  std::lock_guard lock(part.mutex);
-  auto found = part.nodes.find(node);
-  if (found == part.nodes.end() || !found->second.content_known) return inherited_;
-  return found->second.content.data_version != data_version;
+  if (found != part.nodes.end()) found->second.content_known = false;
 }
 
 bool NodeTable::told_otherwise(uint64_t node, uint64_t version, int64_t now) {
@@ -97,16 +76,6 @@ bool NodeTable::told_otherwise(uint64_t node, uint64_t version, int64_t now) {
 }
 
 void NodeTable::begin_change(uint64_t node) {
-  mark_changed(node, 1);
-  if (leases_ != nullptr) leases_->forget_attributes(node);
-}
-
-void NodeTable::end_change(uint64_t node) {
-  mark_changed(node, -1);
-  if (leases_ != nullptr) leases_->forget_attributes(node);
-}
-
-void NodeTable::mark_changed(uint64_t node, int begun) {
   Shard& part = shard(node);
   std::lock_guard lock(part.mutex);
   auto found = part.nodes.find(node);
@@ -114,12 +83,19 @@ void NodeTable::mark_changed(uint64_t node, int begun) {
     dropped_ns_.store(now_ns(), std::memory_order_relaxed);
     return;
   }
-  uint32_t& changing = found->second.changing;
-  if (begun > 0) {
-    ++changing;
-  } else if (changing > 0) {
-    --changing;
+  ++found->second.changing;
+  found->second.changed_ns = now_ns();
+}
+
+void NodeTable::end_change(uint64_t node) {
+  Shard& part = shard(node);
+  std::lock_guard lock(part.mutex);
+  auto found = part.nodes.find(node);
+  if (found == part.nodes.end()) {
+    dropped_ns_.store(now_ns(), std::memory_order_relaxed);
+    return;
   }
+  if (found->second.changing > 0) --found->second.changing;
   found->second.changed_ns = now_ns();
 }
 
@@ -260,21 +236,6 @@ void ChangeMark::end() {
   if (table == nullptr) return;
   if (first_ != 0) table->end_change(first_);
   if (second_ != 0) table->end_change(second_);
-}
-
-bool NodeTable::knows(uint64_t node) {
-  Shard& part = shard(node);
-  std::lock_guard lock(part.mutex);
-  return part.nodes.contains(node);
-}
-
-std::vector<uint64_t> NodeTable::all() {
-  std::vector<uint64_t> nodes;
-  for (Shard& part : shards_) {
-    std::lock_guard lock(part.mutex);
-    for (const auto& [node, known] : part.nodes) nodes.push_back(node);
-  }
-  return nodes;
 }
 
 size_t NodeTable::size() {

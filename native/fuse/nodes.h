@@ -16,7 +16,6 @@
 #include <mutex>
 #include <optional>
 #include <unordered_map>
-#include <vector>
 
 namespace fs3::fuse {
 
@@ -28,17 +27,8 @@ struct ContentVersion {
   bool operator==(const ContentVersion&) const = default;
 };
 
-class LeaseCache;
-
 class NodeTable {
  public:
-  // `leases` forgets the attributes of what this mount changes; null: there is none.
-  // `inherited`: another process served this mount before, so the kernel has inodes and pages that
-  // are not in here. Then an inode is known from its first attributes on, and pages of a version
-  // that nobody knows are of another one.
-  explicit NodeTable(LeaseCache* leases = nullptr, bool inherited = false)
-      : leases_(leases), inherited_(inherited) {}
-
   // Attributes with this inode version go to the kernel, which may believe them until then.
   // `flags`: of meta.InodeFlag. `lookups`: how many the kernel will give back with FORGET (1 for
   // entries, 0 for attributes).
@@ -48,14 +38,8 @@ class NodeTable {
 
   // (a) True when the content is what it was at this mount's last open. Remembers the new state.
   bool content_unchanged(uint64_t node, const ContentVersion& version);
-  // The kernel's pages were dropped: those that it reads from here on are of this version or later.
-  void content_dropped(uint64_t node, const ContentVersion& version);
-
-  // This mount alone has written since data version `own_from`: the kernel's pages, if they were of
-  // it or later, are of `version`.
-  void content_settled(uint64_t node, uint64_t own_from, const ContentVersion& version);
-  // True when the kernel's pages may be of another content than this.
-  bool content_differs(uint64_t node, uint64_t data_version);
+  // The kernel's pages are unknown from here on: the next open does not keep them.
+  void content_changed(uint64_t node);
 
   // (b) The kernel holds attributes of another version, and has not let them expire.
   bool told_otherwise(uint64_t node, uint64_t version, int64_t now);
@@ -100,9 +84,6 @@ class NodeTable {
   std::optional<uint32_t> flags(uint64_t node, int64_t now);
 
   size_t size();
-  // True when the kernel was told of it and has not forgotten it.
-  bool knows(uint64_t node);
-  std::vector<uint64_t> all();
 
  private:
   struct Node {
@@ -128,11 +109,8 @@ class NodeTable {
     std::unordered_map<uint64_t, Node> nodes;  // guarded by mutex
   };
   static constexpr size_t kShards = 64;
-  void mark_changed(uint64_t node, int begun);
   Shard& shard(uint64_t node) { return shards_[node % kShards]; }
 
-  LeaseCache* const leases_;
-  const bool inherited_;
   std::array<Shard, kShards> shards_;
   // When a node was dropped whose change was recent: pages of a listing fetched before cannot be
   // judged any more.

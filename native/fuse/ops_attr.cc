@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "base/reactor.h"
 #include "fuse/cluster_fs.h"
 
 namespace fs3::fuse {
@@ -49,42 +48,29 @@ bool owns_file(const Request& request, const pb::Attr& attr) {
 }  // namespace
 
 void ClusterFs::getattr(RequestPtr request) {
-  if (auto known = leases_.attributes(request->node())) {
-    return send_attr(std::move(request), known->attr, known->kernel_ns);
-  }
   pb::GetAttrRequest body;
   body.set_inode(request->node());
-  call_for<pb::AttrReply>(
-      std::move(request), pb::GETATTR, body,
-      [this, asked_ns = now_ns()](RequestPtr request, const pb::AttrReply& reply) {
-        reply_attr(std::move(request), reply.attr(), reply.lease(), asked_ns);
-      });
+  call_for<pb::AttrReply>(std::move(request), pb::GETATTR, body,
+                          [this](RequestPtr request, const pb::AttrReply& reply) {
+                            reply_attr(std::move(request), reply.attr(), reply.lease());
+                          });
 }
 
 // The same with the time of birth, which is all that the kernel asks this way for.
 void ClusterFs::statx(RequestPtr request) {
-  auto send = [this](RequestPtr request, const pb::Attr& attr, int64_t attr_ns) {
-    fuse_attr basic{};
-    fill_attr(attr, &basic);
-    told(attr, attr_ns, 0);
-    with_pages_of(std::move(request), attr,
-                  [out = statx_of(basic, attr.btime_ns(), attr_ns)](RequestPtr request) {
-                    reply_value(std::move(request), out);
-                  });
-  };
-  if (auto known = leases_.attributes(request->node())) {
-    return send(std::move(request), known->attr, known->kernel_ns);
-  }
   pb::GetAttrRequest body;
   body.set_inode(request->node());
-  call_for<pb::AttrReply>(
-      std::move(request), pb::GETATTR, body,
-      [this, send, asked_ns = now_ns()](RequestPtr request, const pb::AttrReply& reply) {
-        const pb::Attr& attr = reply.attr();
-        if (attr.inode() != request->node()) return reply_error(std::move(request), EIO);
-        int64_t attr_ns = believe_attr(attr, Grant::of(reply.lease(), asked_ns));
-        send(std::move(request), attr, attr_ns);
-      });
+  call_for<pb::AttrReply>(std::move(request), pb::GETATTR, body,
+                          [this](RequestPtr request, const pb::AttrReply& reply) {
+                            const pb::Attr& attr = reply.attr();
+                            if (attr.inode() != request->node())
+                              return reply_error(std::move(request), EIO);
+                            fuse_attr basic{};
+                            fill_attr(attr, &basic);
+                            int64_t ttl = ttl_ns(reply.lease());
+                            told(attr, ttl, 0);
+                            reply_value(std::move(request), statx_of(basic, attr.btime_ns(), ttl));
+                          });
 }
 
 // What was written before comes first: a truncate must not be undone by older bytes, and times set
@@ -113,12 +99,11 @@ void ClusterFs::do_setattr(RequestPtr request) {
   if (truncates) body.set_session(session);
   call_for<pb::AttrReply>(
       std::move(request), pb::SETATTR, body,
-      [this, in, inode, truncates, session, asked_ns = now_ns()](RequestPtr request,
-                                                                 const pb::AttrReply& reply) {
+      [this, in, inode, truncates, session](RequestPtr request, const pb::AttrReply& reply) {
         if (truncates) client_->note_truncated(inode, in.size, reply.attr().version());
         bool kills = (in.valid & FATTR_KILL_SUIDGID) && !(in.valid & FATTR_MODE);
         kills |= changes_nothing(in) && owns_file(*request, reply.attr());
-        if (!kills) return reply_attr(std::move(request), reply.attr(), reply.lease(), asked_ns);
+        if (!kills) return reply_attr(std::move(request), reply.attr(), reply.lease());
         nodes_.set_mode(inode, S_IFREG | (reply.attr().mode() & 07777));
         kill_privileges(std::move(request), inode, session,
                         [this](RequestPtr request) { getattr(std::move(request)); });

@@ -126,23 +126,15 @@ bool ClusterFs::pack_entry(Directory& directory, const DirectoryPage& page,
   uint32_t type = dirent_type(entry.type());
   if (!plus) return packer.add(entry.name(), entry.inode(), type, entry.cookie());
   fuse_entry_out out{};
-  Grant grant = Grant::of(page.reply.lease(), page.asked_ns);
-  int64_t age_ns = now_ns() - page.asked_ns;
-  if (grant.by_time()) grant.ttl_ns = std::max<int64_t>(0, grant.ttl_ns - age_ns);
-  bool leased = grant.by_time() || entry.leased();
-  int64_t attr_ns = 0, name_ns = 0;
-  if (page.attributes && entry.has_attr() && leased) {
-    attr_ns = believe_attr(entry.attr(), grant);
-    name_ns = believe_name(directory.inode, entry.name(), entry.inode(), grant, false);
-  }
-  bool outdated = entry.type() == pb::FILE &&
-                  nodes_.content_differs(entry.inode(), entry.attr().data_version());
-  bool fresh = attr_ns > 0 && !outdated && !nodes_.changed_since(directory.inode, page.asked_ns) &&
+  int64_t now = now_ns();
+  int64_t ttl = ttl_ns(page.reply.lease(), now - page.asked_ns);
+  bool fresh = page.attributes && entry.has_attr() && ttl > 0 &&
+               !nodes_.changed_since(directory.inode, page.asked_ns) &&
                !nodes_.changed_since(entry.inode(), page.asked_ns);
   if (!fresh) return packer.add_plus(entry.name(), entry.inode(), type, entry.cookie(), out);
-  fill_entry(entry.attr(), name_ns, attr_ns, &out);
+  fill_entry(entry.attr(), ttl, &out);
   if (!packer.add_plus(entry.name(), entry.inode(), type, entry.cookie(), out)) return false;
-  told(entry.attr(), attr_ns, 1);
+  told(entry.attr(), ttl, 1);
   return true;
 }
 

@@ -37,28 +37,14 @@ void ClusterFs::lookup(RequestPtr request) {
   Bytes payload = request->payload();
   std::string_view name;
   if (int error = take_name(payload, &name)) return reply_error(std::move(request), error);
-  if (auto known = leases_.name(request->node(), name)) {
-    if (known->inode == 0) return reply_missing(std::move(request), known->kernel_ns);
-    if (auto attributes = leases_.attributes(known->inode)) {
-      return send_entry(std::move(request), attributes->attr, known->kernel_ns,
-                        attributes->kernel_ns);
-    }
-  }
   pb::LookupRequest body;
   body.set_parent(request->node());
   body.set_name(name.data(), name.size());
-  body.set_negative(true);
-  call_for<pb::LookupReply>(
-      std::move(request), pb::LOOKUP, body,
-      [this, found = found(*request, name, false)](RequestPtr request,
-                                                   const pb::LookupReply& reply) {
-        const pb::Entry& entry = reply.entry();
-        if (entry.has_attr()) {
-          return reply_entry(std::move(request), found, entry.attr(), entry.lease());
-        }
-        Grant grant = Grant::of(entry.lease(), found.asked_ns);
-        reply_missing(std::move(request), believe_name(found.parent, found.name, 0, grant, false));
-      });
+  call_for<pb::LookupReply>(std::move(request), pb::LOOKUP, body,
+                            [this](RequestPtr request, const pb::LookupReply& reply) {
+                              reply_entry(std::move(request), reply.entry().attr(),
+                                          reply.entry().lease());
+                            });
 }
 
 void ClusterFs::forget(RequestPtr request) {
@@ -90,14 +76,12 @@ void ClusterFs::mknod(RequestPtr request) {
   body.set_type(type);
   body.set_rdev(in.rdev);
   body.set_exclusive(true);
-  leases_.forget_name(request->node(), name);
-  uint32_t umask = in.umask;
   call_for<pb::OpenReply>(
       std::move(request), pb::CREATE, body,
-      [this, made = found(*request, name, true)](RequestPtr request, const pb::OpenReply& reply) {
-        reply_entry(std::move(request), made, reply.attr(), reply.lease());
+      [this](RequestPtr request, const pb::OpenReply& reply) {
+        reply_entry(std::move(request), reply.attr(), reply.lease());
       },
-      umask);
+      in.umask);
 }
 
 void ClusterFs::mkdir(RequestPtr request) {
@@ -109,14 +93,12 @@ void ClusterFs::mkdir(RequestPtr request) {
   body.set_parent(request->node());
   body.set_name(name.data(), name.size());
   body.set_mode(in.mode & 07777);
-  leases_.forget_name(request->node(), name);
-  uint32_t umask = in.umask;
   call_for<pb::EntryReply>(
       std::move(request), pb::MKDIR, body,
-      [this, made = found(*request, name, true)](RequestPtr request, const pb::EntryReply& reply) {
-        reply_entry(std::move(request), made, reply.entry().attr(), reply.entry().lease());
+      [this](RequestPtr request, const pb::EntryReply& reply) {
+        reply_entry(std::move(request), reply.entry().attr(), reply.entry().lease());
       },
-      umask);
+      in.umask);
 }
 
 void ClusterFs::symlink(RequestPtr request) {
@@ -130,12 +112,11 @@ void ClusterFs::symlink(RequestPtr request) {
   body.set_parent(request->node());
   body.set_name(name.data(), name.size());
   body.set_target(target.data(), target.size());
-  leases_.forget_name(request->node(), name);
-  call_for<pb::EntryReply>(
-      std::move(request), pb::SYMLINK, body,
-      [this, made = found(*request, name, true)](RequestPtr request, const pb::EntryReply& reply) {
-        reply_entry(std::move(request), made, reply.entry().attr(), reply.entry().lease());
-      });
+  call_for<pb::EntryReply>(std::move(request), pb::SYMLINK, body,
+                           [this](RequestPtr request, const pb::EntryReply& reply) {
+                             reply_entry(std::move(request), reply.entry().attr(),
+                                         reply.entry().lease());
+                           });
 }
 
 void ClusterFs::readlink(RequestPtr request) {
@@ -160,11 +141,9 @@ void ClusterFs::link(RequestPtr request) {
   body.set_inode(request->arguments<fuse_link_in>().oldnodeid);
   body.set_parent(request->node());
   body.set_name(name.data(), name.size());
-  leases_.forget_name(request->node(), name);
   call_for<pb::EntryReply>(
-      std::move(request), pb::LINK, body,
-      [this, made = found(*request, name, true)](RequestPtr request, const pb::EntryReply& reply) {
-        reply_entry(std::move(request), made, reply.entry().attr(), reply.entry().lease());
+      std::move(request), pb::LINK, body, [this](RequestPtr request, const pb::EntryReply& reply) {
+        reply_entry(std::move(request), reply.entry().attr(), reply.entry().lease());
       });
 }
 
@@ -173,9 +152,7 @@ void ClusterFs::remove(RequestPtr request) {
   std::string_view name;
   if (int error = take_name(payload, &name)) return reply_error(std::move(request), error);
   bool directory = request->opcode() == FUSE_RMDIR;
-  leases_.forget_name(request->node(), name);
-  auto answer = [this, gone = std::string(name)](RequestPtr request, const pb::RemoveReply& reply) {
-    leases_.forget_name(request->node(), gone);
+  auto answer = [this](RequestPtr request, const pb::RemoveReply& reply) {
     ChangeMark(nodes_, reply.inode()).end();  // its link count went down
     reply_error(std::move(request), 0);
   };
@@ -209,16 +186,9 @@ void ClusterFs::rename(RequestPtr request) {
                              : request->arguments<fuse_rename_in>().newdir);
   body.set_new_name(new_name.data(), new_name.size());
   body.set_flags(flags);
-  auto forget = [this, parent = body.old_parent(), name = body.old_name(),
-                 new_parent = body.new_parent(), new_name = body.new_name()] {
-    leases_.forget_name(parent, name);
-    leases_.forget_name(new_parent, new_name);
-  };
-  forget();
   call_for<pb::RenameReply>(
       std::move(request), pb::RENAME, body,
-      [this, forget](RequestPtr request, const pb::RenameReply& reply) {
-        forget();
+      [this](RequestPtr request, const pb::RenameReply& reply) {
         ChangeMark(nodes_, reply.entry().attr().inode(), reply.replaced_inode()).end();
         reply_error(std::move(request), 0);
       });

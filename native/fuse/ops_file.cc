@@ -28,12 +28,10 @@ void ClusterFs::do_open(RequestPtr request) {
   body.set_inode(request->node());
   body.set_flags(request->arguments<fuse_open_in>().flags);
   call(std::move(request), pb::OPEN, body.SerializeAsString(), 0,
-       [this, asked_ns = now_ns()](RequestPtr request, std::string raw) {
-         opened(std::move(request), std::move(raw), asked_ns);
-       });
+       [this](RequestPtr request, std::string raw) { opened(std::move(request), std::move(raw)); });
 }
 
-void ClusterFs::opened(RequestPtr request, std::string raw, int64_t asked_ns) {
+void ClusterFs::opened(RequestPtr request, std::string raw) {
   pb::OpenReply reply;
   if (!reply.ParseFromString(raw) || reply.attr().inode() != request->node()) {
     return reply_error(std::move(request), EIO);
@@ -41,7 +39,6 @@ void ClusterFs::opened(RequestPtr request, std::string raw, int64_t asked_ns) {
   uint64_t inode = request->node();
   uint32_t flags = request->arguments<fuse_open_in>().flags;
   if (flags & O_TRUNC) client_->note_truncated(inode, 0, reply.attr().version());
-  (void)believe_attr(reply.attr(), Grant::of(reply.lease(), asked_ns));
   // The reply of OPEN carries no attributes: what the kernel believes about a file that changed
   // elsewhere (its size above all) has to go before the caller reads.
   note_times(reply.attr());
@@ -85,7 +82,8 @@ bool ClusterFs::make_handle(const pb::OpenReply& reply, const std::string& raw, 
   } else if (unchanged && (flags & O_NOATIME || !access_times_.is_due(attr.inode()))) {
     out->open_flags = FOPEN_KEEP_CACHE;
   }
-  // No FOPEN_NOFLUSH for a file that is only read: each close(2) ends the locks of its process.
+  // Nothing was written through it, so close(2) has nothing to wait for.
+  if (!file->writable()) out->open_flags |= FOPEN_NOFLUSH;
   return true;
 }
 
@@ -105,34 +103,27 @@ void ClusterFs::create(RequestPtr request) {
   body.set_exclusive(in.flags & O_EXCL);
   body.set_open(true);
   body.set_flags(in.flags | (nameless ? O_TMPFILE : 0));
-  leases_.forget_name(request->node(), name);
-  Found asked = found(*request, name, true);
-  uint32_t umask = in.umask;
-  call(std::move(request), pb::CREATE, body.SerializeAsString(), umask,
-       [this, asked = std::move(asked)](RequestPtr request, std::string raw) {
-         created(std::move(request), std::move(raw), asked);
-       });
+  call(
+      std::move(request), pb::CREATE, body.SerializeAsString(), in.umask,
+      [this](RequestPtr request, std::string raw) { created(std::move(request), std::move(raw)); });
 }
 
-void ClusterFs::created(RequestPtr request, std::string raw, const Found& asked) {
+void ClusterFs::created(RequestPtr request, std::string raw) {
   pb::OpenReply reply;
   if (!reply.ParseFromString(raw) || reply.attr().inode() == 0) {
     return reply_error(std::move(request), EIO);
   }
   uint32_t flags = request->arguments<fuse_create_in>().flags;
-  if (!is_repeated(*request)) return made(std::move(request), reply, raw, asked);
+  if (!is_repeated(*request)) return made(std::move(request), reply, raw);
   open_again(std::move(request), reply.attr().inode(), flags,
-             [this, asked](RequestPtr request, const std::string& raw) {
+             [this](RequestPtr request, const std::string& raw) {
                pb::OpenReply reply;
                if (!reply.ParseFromString(raw)) return reply_error(std::move(request), EIO);
-               // Made by the process before: meanwhile others may have changed the name.
-               reply.clear_lease();
-               made(std::move(request), reply, raw, asked);
+               made(std::move(request), reply, raw);
              });
 }
 
-void ClusterFs::made(RequestPtr request, const pb::OpenReply& reply, const std::string& raw,
-                     const Found& asked) {
+void ClusterFs::made(RequestPtr request, const pb::OpenReply& reply, const std::string& raw) {
   const pb::Attr& attr = reply.attr();
   uint32_t flags = request->arguments<fuse_create_in>().flags;
   // Somebody else made it first, and this open has truncated it.
@@ -142,14 +133,9 @@ void ClusterFs::made(RequestPtr request, const pb::OpenReply& reply, const std::
     fuse_entry_out entry{};
     fuse_open_out open{};
   } out;
-  Grant grant = Grant::of(reply.lease(), asked.asked_ns);
-  int64_t attr_ns = believe_attr(attr, grant);
-  int64_t name_ns = 0;
-  if (!asked.name.empty()) {
-    name_ns = believe_name(asked.parent, asked.name, attr.inode(), grant, true);
-  }
-  fill_entry(attr, name_ns, attr_ns, &out.entry);
-  told(attr, attr_ns, 1);
+  int64_t ttl = ttl_ns(reply.lease());
+  fill_entry(attr, ttl, &out.entry);
+  told(attr, ttl, 1);
   if (!make_handle(reply, raw, flags, &out.open)) {
     nodes_.forget(attr.inode(), 1);
     return reply_error(std::move(request), ENFILE);
@@ -158,27 +144,20 @@ void ClusterFs::made(RequestPtr request, const pb::OpenReply& reply, const std::
 }
 
 // close(2) waits for this: errors of buffered writes are told here, and afterwards an open on any
-// mount sees the bytes and the length. Then the locks of the process on the file end.
+// mount sees the bytes and the length.
 void ClusterFs::flush(RequestPtr request) {
-  const auto& in = request->arguments<fuse_flush_in>();
-  FilePtr file = files_.find(in.fh);
+  FilePtr file = files_.find(request->arguments<fuse_flush_in>().fh);
   if (file == nullptr) return reply_error(std::move(request), files_.not_found());
-  auto unlock = [this, inode = file->inode, owner = in.lock_owner](RequestPtr request,
-                                                                   Status status) {
-    release_at_flush(std::move(request), inode, owner, [this, status](RequestPtr request) {
-      if (!status.ok()) return reply_status(std::move(request), status);
-      reply_error(std::move(request), 0);
-    });
-  };
-  if (!file->writable()) return unlock(std::move(request), Status());
+  if (!file->writable()) return reply_error(std::move(request), 0);
   uint32_t written = written_before(*file);
   client_->fsync(file->handle, false,
-                 [this, file, written, change = ChangeMark(nodes_, file->inode), unlock,
+                 [this, file, written, change = ChangeMark(nodes_, file->inode),
                   request = std::move(request)](Status status) mutable {
-                   note_settled(*file);
+                   if (file->writable()) note_settled(*file);
                    change.end();
                    if (status.ok()) status = settled_now(*file, written);
-                   unlock(std::move(request), std::move(status));
+                   if (!status.ok()) return reply_status(std::move(request), status);
+                   reply_error(std::move(request), 0);
                  });
 }
 
@@ -220,34 +199,17 @@ void ClusterFs::syncfs(RequestPtr request) {
 
 // Nobody waits for this answer; what could go wrong was told by flush.
 void ClusterFs::release(RequestPtr request) {
-  locks_.begin_release(request->node());
   FilePtr file = files_.remove(request->arguments<fuse_release_in>().fh);
-  if (file == nullptr) {
-    // The process before had closed it, and was killed before it had let go of its locks.
-    if (is_inherited()) return unlock_released(std::move(request), Status());
-    locks_.end_release(request->node());
-    return reply_error(std::move(request), files_.not_found());
-  }
+  if (file == nullptr) return reply_error(std::move(request), files_.not_found());
   if (options_.handover != nullptr) options_.handover->note_closed(file->slot);
   client_->close(file->handle,
                  [this, file, change = ChangeMark(nodes_, file->writable() ? file->inode : 0),
                   request = std::move(request)](Status status) mutable {
                    if (file->writable()) note_settled(*file);
                    change.end();
-                   unlock_released(std::move(request), std::move(status));
+                   if (!status.ok()) return reply_status(std::move(request), status);
+                   reply_error(std::move(request), 0);
                  });
-}
-
-void ClusterFs::unlock_released(RequestPtr request, Status status) {
-  const auto& in = request->arguments<fuse_release_in>();
-  bool flock = in.release_flags & FUSE_RELEASE_FLOCK_UNLOCK;
-  uint64_t inode = request->node();
-  uint64_t fh = in.fh;
-  release_at_last_close(std::move(request), inode, fh, flock, [this, status](RequestPtr request) {
-    locks_.end_release(request->node());
-    if (!status.ok()) return reply_status(std::move(request), status);
-    reply_error(std::move(request), 0);
-  });
 }
 
 }  // namespace fs3::fuse

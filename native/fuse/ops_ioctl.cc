@@ -105,7 +105,7 @@ void ClusterFs::set_flags(RequestPtr request, uint32_t flags) {
   body.set_flags(flags);
   call_for<pb::AttrReply>(std::move(request), pb::SETFLAGS, body,
                           [this](RequestPtr request, const pb::AttrReply& reply) {
-                            told(reply.attr(), 0, 0);
+                            told(reply.attr(), ttl_ns(reply.lease()), 0);
                             reply_value(std::move(request), fuse_ioctl_out{});
                           });
 }

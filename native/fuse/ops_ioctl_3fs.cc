@@ -156,8 +156,6 @@ uint64_t ClusterFs::inode_of_root(uint64_t inode) const {
 
 // The kernel knows nothing of a change by this way.
 void ClusterFs::forget_entry(uint64_t parent, const std::string& name) {
-  ChangeMark(nodes_, parent).end();
-  leases_.forget_name(parent, name);
   (void)session_->invalidate_attributes(parent);
   (void)session_->invalidate_entry(parent, name);
 }

@@ -162,6 +162,7 @@ class ClusterFs::RingPort final : public usrbio::RingFiles {
       (void)fs_.session_->invalidate_attributes(inode);
     }
     if (!fs_.nodes_.take_pages(inode)) return done(length);
+    fs_.nodes_.content_changed(inode);
     auto shared = std::make_shared<Function<void(Result<size_t>)>>(std::move(done));
     Status queued = fs_.session_->invalidate_data(inode, static_cast<int64_t>(offset),
                                                   static_cast<int64_t>(length),

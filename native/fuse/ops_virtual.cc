@@ -250,10 +250,8 @@ void ClusterFs::remove_moved(RequestPtr request) {
 
 void ClusterFs::remove_all(RequestPtr request, uint64_t parent, const std::string& name,
                            bool directory, Function<void(RequestPtr)> then) {
-  leases_.forget_name(parent, name);
-  auto removed = [this, parent, name, change = ChangeMark(nodes_, parent), then = std::move(then)](
+  auto removed = [this, change = ChangeMark(nodes_, parent), then = std::move(then)](
                      RequestPtr request, const pb::RemoveReply& reply) mutable {
-    leases_.forget_name(parent, name);
     change.end();
     ChangeMark(nodes_, reply.inode()).end();
     then(std::move(request));

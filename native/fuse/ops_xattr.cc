@@ -66,7 +66,7 @@ void ClusterFs::attribute_changed(RequestPtr request, pb::Method method, const s
   call(std::move(request), method, body, 0, [this](RequestPtr request, const std::string& raw) {
     pb::AttrReply reply;
     if (!reply.ParseFromString(raw)) return reply_error(std::move(request), EIO);
-    told(reply.attr(), 0, 0);
+    told(reply.attr(), ttl_ns(reply.lease()), 0);
     reply_error(std::move(request), 0);
   });
 }
@@ -76,7 +76,7 @@ void ClusterFs::getxattr(RequestPtr request) {
   std::string_view name;
   if (int error = take_attribute(payload, &name)) return reply_error(std::move(request), error);
   if (uint32_t flag = flag_that_tells(name)) {
-    auto flags = believed_flags(request->node());
+    auto flags = nodes_.flags(request->node(), now_ns());
     if (flags && !(*flags & flag)) return reply_error(std::move(request), ENODATA);
   }
   pb::GetXattrRequest body;

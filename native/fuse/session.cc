@@ -86,9 +86,7 @@ Result<std::unique_ptr<Session>> Session::mount(SessionOptions options,
     session->let_go_ = !made;
     return status;
   }
-  for (size_t i = 0; i < kNotifiers; ++i) {
-    session->notifiers_.emplace_back([raw = session.get()] { raw->notification_loop(); });
-  }
+  session->notifier_ = std::thread([raw = session.get()] { raw->notification_loop(); });
   filesystem.attached(*session);
   status = session->start_readers();
   if (!status.ok()) {
@@ -165,8 +163,7 @@ Status Session::negotiate() {
   Negotiation wanted{.max_background = options_.max_background,
                      .max_readahead = options_.max_readahead,
                      .offer_uring = options_.uring != UringMode::kOff &&
-                                    options_.handover == nullptr && kernel_allows_uring(),
-                     .locks = filesystem_.keeps_locks()};
+                                    options_.handover == nullptr && kernel_allows_uring()};
   auto answer = negotiate_init(message->subspan(sizeof header), wanted);
   if (!answer.ok()) return answer.status();
   kernel_minor_ = answer->kernel_minor;
@@ -268,11 +265,7 @@ bool Session::let_go(int64_t timeout_ns) {
   }
   constexpr auto kPoll = std::chrono::milliseconds(2);
   int64_t until_ns = now_ns() + timeout_ns;
-  // Who waits for a lock goes on waiting in the next process.
-  auto others = [this] {
-    return under_way_.load(std::memory_order_acquire) > static_cast<int64_t>(filesystem_.waiting());
-  };
-  while (others()) {
+  while (under_way_.load(std::memory_order_acquire) > 0) {
     if (now_ns() >= until_ns) return false;
     std::this_thread::sleep_for(kPoll);
   }
@@ -306,10 +299,8 @@ Session::~Session() {
     notify_stop_ = true;
   }
   notify_changed_.notify_all();
-  for (std::thread& notifier : notifiers_) notifier.join();
+  if (notifier_.joinable()) notifier_.join();
 }
-
-size_t Session::waits_max() const { return over_uring_ ? options_.uring_depth / 2 : SIZE_MAX; }
 
 Status Session::unmount(bool lazy) { return unmount_path(options_.mount.mountpoint, lazy); }
 
@@ -331,7 +322,6 @@ void Session::dispatch(RequestPtr request, bool known) {
   if (!known) return reply_error(std::move(request), ENOSYS);
   switch (request->opcode()) {
     case FUSE_INTERRUPT:
-      filesystem_.interrupted(request->arguments<fuse_interrupt_in>().unique);
       return reply_nothing(std::move(request));
     case FUSE_DESTROY:
       return reply_error(std::move(request), 0);
@@ -341,8 +331,8 @@ void Session::dispatch(RequestPtr request, bool known) {
   }
 }
 
-Status Session::invalidate_attributes(uint64_t node, bool* known) {
-  return fuse::invalidate_attributes(*device_, node_of(node), known);
+Status Session::invalidate_attributes(uint64_t node) {
+  return fuse::invalidate_attributes(*device_, node_of(node));
 }
 
 Status Session::invalidate_data(uint64_t node, int64_t offset, int64_t length,
@@ -355,13 +345,10 @@ Status Session::invalidate_data(uint64_t node, int64_t offset, int64_t length,
       });
 }
 
-Status Session::invalidate_entry(uint64_t parent, std::string name, Function<void()> done) {
-  return enqueue_notification(
-      [this, parent = node_of(parent), name = std::move(name), done = std::move(done)]() mutable {
-        Status status = fuse::invalidate_entry(*device_, parent, name);
-        if (done) done();
-        return status;
-      });
+Status Session::invalidate_entry(uint64_t parent, std::string name) {
+  return enqueue_notification([this, parent = node_of(parent), name = std::move(name)] {
+    return fuse::invalidate_entry(*device_, parent, name);
+  });
 }
 
 Status Session::flush_pages(uint64_t node, Function<void()> done) {

@@ -6,8 +6,7 @@
 // The classic way: every reactor has its own descriptor of the connection and answers on it. Over
 // io_uring (where kernel and administrator allow it): one queue per possible CPU, queue q is owned
 // by reactor q modulo the number of reactors; FORGET and INTERRUPT still arrive the classic way on
-// any reactor. INTERRUPT is passed on to the file system; all operations but SETLKW end at a
-// deadline of their own.
+// any reactor. INTERRUPT is accepted and has no effect: every operation ends at its own deadline.
 //
 // Thread safety: mount() and the destructor from one controlling thread that is not a reactor; the
 // rest from any thread. Invariants:
@@ -82,28 +81,22 @@ class Session {
   // unmount_path() of this mount. The kernel closes the connection when the last user is gone.
   Status unmount(bool lazy);
   bool over_uring() const { return over_uring_; }
-  // Requests without an end of their own that may be kept at a time. Over io_uring each occupies an
-  // entry of its queue, and the request that would end them has to get in.
-  size_t waits_max() const;
   // Without links.
   const std::string& mountpoint() const { return options_.mount.mountpoint; }
   uint32_t kernel_minor() const { return kernel_minor_; }
   OperationStatistics& statistics() { return statistics_; }
 
-  // Takes no lock in the kernel; may be called on a reactor, for instance before a reply. `known`:
-  // whether the kernel has the inode; one that it is just being told of it does not have yet.
-  Status invalidate_attributes(uint64_t node, bool* known = nullptr);
-  // Queued for threads of their own (see device.h); at most kNotificationsMax wait, further ones
-  // are refused with EAGAIN. `done` runs when the kernel has obeyed; never when it was refused.
-  Status invalidate_data(uint64_t node, int64_t offset, int64_t length,
-                         Function<void()> done = nullptr);
-  Status invalidate_entry(uint64_t parent, std::string name, Function<void()> done = nullptr);
+  // Takes no lock in the kernel; may be called on a reactor, for instance before a reply.
+  Status invalidate_attributes(uint64_t node);
+  // Queued for a thread of their own (see device.h); at most kNotificationsMax wait, further ones
+  // are refused with EAGAIN.
+  // `done` when the kernel has done it.
+  Status invalidate_data(uint64_t node, int64_t offset, int64_t length, Function<void()> done = {});
+  Status invalidate_entry(uint64_t parent, std::string name);
   // Makes the kernel send the dirty pages of the node as WRITE, and drop the others; `done` runs on
   // the thread of the notifications when they have been answered. Not at all when the session ends.
   Status flush_pages(uint64_t node, Function<void()> done);
   static constexpr size_t kNotificationsMax = 65'536;
-  // One that waits for a lock of the kernel holds up the others on its thread.
-  static constexpr size_t kNotifiers = 4;
 
   // For the readers: the kernel closed the connection.
   void connection_closed();
@@ -162,7 +155,7 @@ class Session {
   std::condition_variable notify_changed_;
   std::deque<Function<Status()>> notifications_;
   bool notify_stop_ = false;
-  std::vector<std::thread> notifiers_;
+  std::thread notifier_;
 };
 
 }  // namespace fs3::fuse

@@ -60,12 +60,6 @@ std::string_view operation_name(uint32_t opcode) {
       return "create";
     case FUSE_INTERRUPT:
       return "interrupt";
-    case FUSE_GETLK:
-      return "getlk";
-    case FUSE_SETLK:
-      return "setlk";
-    case FUSE_SETLKW:
-      return "setlkw";
     case FUSE_DESTROY:
       return "destroy";
     case FUSE_BATCH_FORGET:

@@ -6,10 +6,6 @@
 // the process before end as those of a dead client do: the service asks storage for the lengths.
 // What this process has to know at once, it has measured: a handle that was written through is
 // settled up to the last byte that storage holds.
-//
-// Locks belong to a client of their own, so they are where they were (handover.h). The leases of
-// the process before become those of this one (client/watch.h): the kernel believes what it was
-// told under them, and has to hear of recalls without a gap.
 #include <fcntl.h>
 
 #include <cerrno>
@@ -63,10 +59,7 @@ bool worth_another_try(const Status& status) {
 
 void ClusterFs::attached(Session& session) {
   session_ = &session;
-  Handover* handover = options_.handover.get();
-  client_->watch(*this, handover == nullptr ? std::string() : handover->leases_of());
-  if (handover == nullptr) return;
-  client_->keep_alive(handover->lock_client());
+  if (options_.handover == nullptr) return;
   std::vector<Handover::OpenHandle> left = options_.handover->inherited();
   for (int attempt = 0; !left.empty() && attempt < kTriesMax; ++attempt) {
     Latch latch;
@@ -135,10 +128,6 @@ bool ClusterFs::add_restored(const Handover::OpenHandle& handle, const std::stri
   if (file->handle == nullptr) return false;
   files_.restore(handle.handle, std::move(file));
   return true;
-}
-
-bool ClusterFs::is_inherited() const {
-  return options_.handover != nullptr && options_.handover->generation() > 0;
 }
 
 bool ClusterFs::is_repeated(const Request& request) const {

@@ -61,7 +61,6 @@ nb::dict counts(const fuse::ClusterMount& mount) {
   auto all = mount.counts();
   nb::dict dict;
   dict["open_files"] = all.open_files;
-  dict["lease_hits"] = all.lease_hits;
   dict["nodes"] = all.nodes;
   dict["meta_calls"] = all.client.meta_calls;
   dict["meta_retries"] = all.client.meta_retries;

@@ -9,7 +9,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 
-from fs3.mount.keeper import mount_server
 from fs3.mount.mounts import mounted_at
 from tests.cluster.conftest import COMMAND_TIMEOUT_S, ROOT, LocalFs3
 
@@ -37,17 +36,6 @@ class MountProcess:
             line = pipe.readline()  # empty when the process died first
         assert line, self.log.read_text()
         assert json.loads(line)["pid"] == self.process.pid
-
-    def server(self) -> int:
-        """The process that serves it, for its keeper."""
-        return mount_server(self.process.pid)
-
-    def kill_server(self, cluster: LocalFs3) -> None:
-        """Returns when another process serves."""
-        before = self.server()
-        assert before
-        os.kill(before, signal.SIGKILL)
-        cluster.wait_for(lambda: self.server() not in (0, before), "another server of the mount")
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Exit status after that signal."""

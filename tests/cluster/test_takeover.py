@@ -8,7 +8,6 @@ import pathlib
 import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 
@@ -216,43 +215,6 @@ def test_listings_and_directories_go_on(running: LocalFs3) -> None:
         assert len(os.listdir(".")) == 3000
     finally:
         os.chdir(here)
-
-
-def test_a_server_killed_while_it_takes_pages_back_is_replaced(running: LocalFs3) -> None:
-    """A thread of it waits in the kernel for a page that is being read. Its process cannot end
-    before the read is answered, by the next one."""
-    here = running.mount / "taken-back"
-    here.write_bytes(bytes(4 << 20))
-    processes = running.cluster.state()["processes"]
-    storages = [int(processes[f"storage-{number}"]["pid"]) for number in (1, 2, 3)]
-    with mounted(running, running.data.parent / "taking-back", "native") as mount:
-        file = os.open(mount.place / here.name, os.O_RDONLY)
-        os.pread(file, 10, 0)
-        reading = threading.Thread(target=os.pread, args=(file, 10, 2 << 20))
-        changing = threading.Thread(target=os.truncate, args=(here, 100))
-        for pid in storages:
-            os.kill(pid, signal.SIGSTOP)
-        try:
-            reading.start()
-            changing.start()
-            server = mount.server()
-            running.wait_for(lambda: "folio_lock" in waits(server), "it waits for the page")
-            mount.kill_server(running)
-        finally:
-            for pid in storages:
-                os.kill(pid, signal.SIGCONT)
-        reading.join()
-        changing.join()
-        os.close(file)
-        assert (mount.place / here.name).stat().st_size == 100
-    running.wait_healthy()
-
-
-def waits(pid: int) -> str:
-    """Where in the kernel its threads are."""
-    return " ".join(
-        (task / "wchan").read_text() for task in pathlib.Path(f"/proc/{pid}/task").iterdir()
-    )
 
 
 def test_fs3_kill_mount_kills_the_server(running: LocalFs3) -> None:

@@ -94,9 +94,6 @@ class ScriptedClient final : public client::Client {
     const client::OpenFile& file = *handle->file;
     return {file.attr_version, file.attr_size, file.attr_mtime_ns};
   }
-  void expire_size(uint64_t, uint64_t) override {}
-  void watch(client::LeaseHolder&, std::string) override {}
-  void keep_alive(std::string) override {}
   uint64_t handle_inode(const client::FileHandle& file) const override { return file->file->inode; }
   void truncate_chunks(uint64_t, std::string, uint64_t, uint64_t, Function<void(Status)>) override {
   }
@@ -201,8 +198,7 @@ Bytes bytes_of(const std::string& text) {
 }
 
 void negotiate(const std::string& message) {
-  Negotiation wanted{
-      .max_background = 256, .max_readahead = 4u << 20, .offer_uring = true, .locks = true};
+  Negotiation wanted{.max_background = 256, .max_readahead = 4u << 20, .offer_uring = true};
   auto answer = negotiate_init(bytes_of(message).subspan(sizeof(fuse_in_header)), wanted);
   if (answer.ok()) FS3_CHECK(answer->out.max_write == kMaxTransfer);
 }

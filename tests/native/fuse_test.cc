@@ -8,7 +8,6 @@
 #include <thread>
 #include <vector>
 
-#include "base/reactor.h"
 #include "fuse/attributes.h"
 #include "fuse/callers.h"
 #include "fuse/decode.h"
@@ -16,8 +15,6 @@
 #include "fuse/dirent.h"
 #include "fuse/files.h"
 #include "fuse/kernel.h"
-#include "fuse/leases.h"
-#include "fuse/locks.h"
 #include "fuse/negotiate.h"
 #include "fuse/nodes.h"
 #include "fuse/statistics.h"
@@ -154,13 +151,6 @@ TEST(Negotiate, TakesWhatIsWantedAndNothingElse) {
   EXPECT_NE(answer->out.flags2 & static_cast<uint32_t>(kInitDirectIoAllowMmap >> 32), 0u);
 }
 
-TEST(Negotiate, LocksOnlyForWhoKeepsThem) {
-  fuse_init_in in = kernel_offer(45);
-  constexpr uint32_t kLocks = FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS;
-  EXPECT_EQ(negotiate_init(bytes_of(view(in)), {.locks = false})->out.flags & kLocks, 0u);
-  EXPECT_EQ(negotiate_init(bytes_of(view(in)), {.locks = true})->out.flags & kLocks, kLocks);
-}
-
 TEST(Negotiate, UringOnlyWhenBothSidesWant) {
   fuse_init_in in = kernel_offer(45);
   EXPECT_FALSE(negotiate_init(bytes_of(view(in)), {.offer_uring = false})->uring);
@@ -281,22 +271,6 @@ TEST(NodeTable, KeepsPagesWhileContentIsTheSame) {
   EXPECT_FALSE(nodes.content_unchanged(8, version)) << "forgotten";
 }
 
-TEST(NodeTable, KnowsWhichContentThePagesAreOf) {
-  NodeTable nodes;
-  EXPECT_FALSE(nodes.content_differs(8, 4)) << "never looked up";
-  nodes.told(8, 1, 0644, 0, 0, 1);
-  EXPECT_FALSE(nodes.content_differs(8, 4)) << "never opened";
-  (void)nodes.content_unchanged(8, {.data_version = 3, .size = 10, .mtime_ns = 5});
-  EXPECT_TRUE(nodes.content_differs(8, 4));
-  nodes.content_dropped(8, {.data_version = 4});
-  EXPECT_FALSE(nodes.content_differs(8, 4));
-  EXPECT_TRUE(nodes.content_differs(8, 5)) << "what was read since is of 4";
-  nodes.content_settled(8, 5, {.data_version = 6});
-  EXPECT_TRUE(nodes.content_differs(8, 6)) << "somebody else wrote 5";
-  nodes.content_settled(8, 4, {.data_version = 6});
-  EXPECT_FALSE(nodes.content_differs(8, 6)) << "all of it was written here";
-}
-
 TEST(NodeTable, NoticesWhatTheKernelBelieves) {
   NodeTable nodes;
   nodes.told(8, 5, 0644, 0, 1000, 1);
@@ -386,177 +360,6 @@ TEST(NodeTable, AForgottenChangeSpoilsOlderListings) {
   EXPECT_TRUE(nodes.changed_since(8, before));
   EXPECT_TRUE(nodes.changed_since(9, before)) << "whose it was is not known any more";
   EXPECT_FALSE(nodes.changed_since(8, now_ns() + 1));
-}
-
-class LeaseCacheTest : public testing::Test {
- protected:
-  static constexpr int64_t kSecond = 1'000'000'000;
-
-  void SetUp() override { cache.set_session(7, now_ns() + 5 * kSecond); }
-
-  Grant grant(uint64_t sequence = 0, uint64_t session = 7) const {
-    return {session, sequence, 60 * kSecond, now_ns()};
-  }
-  static proto::meta::Attr attr(uint64_t inode) {
-    proto::meta::Attr attr;
-    attr.set_inode(inode);
-    attr.set_version(inode * 10);
-    return attr;
-  }
-  static client::Recall inode(uint64_t number) { return {number, 1, 0, ""}; }
-  static client::Recall name(uint64_t parent, std::string text) {
-    return {0, 0, parent, std::move(text)};
-  }
-
-  LeaseCache cache{kSecond};
-};
-
-TEST_F(LeaseCacheTest, BelievesWhatWasGranted) {
-  EXPECT_FALSE(cache.attributes(5).has_value());
-  EXPECT_GT(cache.keep_attributes(attr(5), grant()), kSecond);
-  ASSERT_TRUE(cache.attributes(5).has_value());
-  EXPECT_EQ(cache.attributes(5)->attr.version(), 50u);
-  EXPECT_LE(cache.keep_name(1, "a", 5, grant()), kSecond) << "names no longer in the kernel";
-  EXPECT_GT(cache.keep_name(1, "missing", 0, grant()), 0);
-  EXPECT_EQ(cache.name(1, "a")->inode, 5u);
-  EXPECT_EQ(cache.name(1, "missing")->inode, 0u);
-  EXPECT_FALSE(cache.name(1, "b").has_value());
-  EXPECT_FALSE(cache.name(2, "a").has_value());
-}
-
-TEST_F(LeaseCacheTest, OneDirectoryMayHaveManyNames) {
-  for (uint64_t i = 0; i < 100'000; ++i) cache.keep_name(1, std::to_string(i), i, grant());
-  for (uint64_t i = 0; i < 100'000; ++i) {
-    auto known = cache.name(1, std::to_string(i));
-    ASSERT_TRUE(known.has_value());
-    ASSERT_EQ(known->inode, i);
-  }
-}
-
-TEST_F(LeaseCacheTest, ARecallTakesOneThingBack) {
-  cache.keep_attributes(attr(5), grant());
-  cache.keep_attributes(attr(6), grant());
-  cache.keep_name(1, "a", 5, grant());
-  cache.keep_name(1, "b", 6, grant());
-  cache.recall(1, {inode(5), name(1, "a")});
-  EXPECT_FALSE(cache.attributes(5).has_value());
-  EXPECT_TRUE(cache.attributes(6).has_value());
-  EXPECT_FALSE(cache.name(1, "a").has_value());
-  ASSERT_TRUE(cache.name(1, "b").has_value());
-  EXPECT_EQ(cache.name(1, "b")->kernel_ns, 0) << "others change names here: the kernel has to ask";
-}
-
-TEST_F(LeaseCacheTest, AReplyThatWasGrantedBeforeTheRecallIsNotBelieved) {
-  cache.recall(3, {inode(5), name(1, "a")});
-  EXPECT_EQ(cache.keep_attributes(attr(5), grant(2)), 0);
-  EXPECT_EQ(cache.keep_name(1, "a", 5, grant(2)), 0);
-  EXPECT_FALSE(cache.attributes(5).has_value());
-  EXPECT_FALSE(cache.name(1, "a").has_value());
-  EXPECT_GT(cache.keep_attributes(attr(6), grant(2)), 0) << "another inode";
-  EXPECT_GT(cache.keep_attributes(attr(5), grant(3)), 0) << "granted after it";
-}
-
-TEST_F(LeaseCacheTest, WhatIsNotRememberedIsNotBelievedEither) {
-  cache.recall(1, {inode(5)});
-  std::vector<client::Recall> many;
-  for (size_t i = 0; i < LeaseCache::kRecallsKept; ++i) many.push_back(inode(1000 + i));
-  cache.recall(2, many);
-  EXPECT_EQ(cache.keep_attributes(attr(5), grant(0)), 0);
-  EXPECT_GT(cache.keep_attributes(attr(5), grant(1)), 0);
-}
-
-TEST_F(LeaseCacheTest, NothingOutlivesItsSession) {
-  cache.keep_attributes(attr(5), grant());
-  cache.keep_name(1, "a", 5, grant());
-  cache.set_session(0, 0);
-  EXPECT_FALSE(cache.attributes(5).has_value());
-  EXPECT_EQ(cache.keep_attributes(attr(5), grant()), 0);
-  cache.set_session(8, now_ns() + 5 * kSecond);
-  EXPECT_FALSE(cache.name(1, "a").has_value());
-  EXPECT_EQ(cache.keep_attributes(attr(5), grant(0, 7)), 0) << "granted to the one before";
-  EXPECT_GT(cache.keep_attributes(attr(5), grant(0, 8)), 0);
-  cache.set_session(8, now_ns());
-  EXPECT_FALSE(cache.attributes(5).has_value()) << "it has ended by time";
-}
-
-TEST_F(LeaseCacheTest, WithoutRecallsTheKernelAloneBelieves) {
-  Grant by_time{0, 0, kSecond / 2, now_ns()};
-  EXPECT_EQ(cache.keep_attributes(attr(5), by_time), kSecond / 2);
-  EXPECT_EQ(cache.keep_name(1, "a", 5, by_time), kSecond / 2);
-  EXPECT_EQ(cache.keep_name(1, "missing", 0, by_time), 0);
-  EXPECT_FALSE(cache.attributes(5).has_value());
-  EXPECT_FALSE(cache.name(1, "a").has_value());
-  EXPECT_EQ(cache.keep_attributes(attr(5), Grant{}), 0) << "no lease at all";
-}
-
-TEST_F(LeaseCacheTest, AChangeOfThisMountIsForgotten) {
-  NodeTable nodes(&cache);
-  nodes.told(5, 1, 0644, 0, 0, 1);
-  cache.keep_attributes(attr(5), grant());
-  ChangeMark change(nodes, 5);
-  EXPECT_FALSE(cache.attributes(5).has_value());
-}
-
-TEST(LockTable, FlushEndsTheLocksOfAProcessAndReleaseThoseOfAFile) {
-  LockTable locks(nullptr);
-  EXPECT_FALSE(locks.take_owner(5, 100));
-  EXPECT_TRUE(locks.note(5, 100, 1));  // a process, through two descriptors
-  EXPECT_TRUE(locks.note(5, 100, 2));
-  EXPECT_TRUE(locks.note(5, 200, 1));  // the open file 1
-  EXPECT_TRUE(locks.note(6, 100, 3));
-  EXPECT_TRUE(locks.take_owner(5, 100));
-  EXPECT_FALSE(locks.take_owner(5, 100));
-  EXPECT_TRUE(locks.take_handle(5, 2).empty());
-  auto left = locks.take_handle(5, 1);
-  ASSERT_EQ(left.size(), 1u);
-  EXPECT_EQ(left[0].owner, 200u);
-  EXPECT_TRUE(locks.take_owner(6, 100));
-}
-
-TEST(LockTable, WhoLocksAfterACloseWaitsForItsLocksToEnd) {
-  LockTable locks(nullptr);
-  locks.begin_release(5);
-  locks.begin_release(5);
-  bool asked = false, other = false;
-  locks.after_release(5, [&] { asked = true; });
-  locks.after_release(6, [&] { other = true; });
-  EXPECT_TRUE(other);
-  locks.end_release(5);
-  EXPECT_FALSE(asked);
-  locks.end_release(5);
-  EXPECT_TRUE(asked);
-  asked = false;
-  locks.after_release(5, [&] { asked = true; });
-  EXPECT_TRUE(asked);
-}
-
-TEST(LockTable, LocksOfAFileThatIsOpenAreNotLetGoForAClosedOneOfItsAddress) {
-  LockTable locks(nullptr);
-  ASSERT_TRUE(locks.note(5, 200, 1));
-  ASSERT_TRUE(locks.note(5, 200, 2));
-  EXPECT_TRUE(locks.take_handle(5, 1).empty());
-  EXPECT_EQ(locks.take_handle(5, 2).size(), 1u);
-}
-
-TEST(LockTable, TheNextProcessKnowsWhoMayHoldLocks) {
-  auto first = Handover::create().value();
-  first->set_connection({.mountpoint = "/mnt"});
-  LockTable before(first);
-  ASSERT_TRUE(before.note(5, 100, 1));
-  ASSERT_TRUE(before.note(5, 200, 1));
-  ASSERT_TRUE(before.note(6, 300, 2));
-  before.ended(*before.take_owner(6, 300));
-  auto under_way = before.take_owner(5, 100);  // the service has not answered
-
-  auto second = Handover::adopt(first->fd()).value();
-  LockTable after(second);
-  EXPECT_FALSE(after.take_owner(6, 300));
-  auto again = after.take_owner(5, 100);
-  ASSERT_TRUE(again);
-  after.ended(*again);
-  EXPECT_EQ(after.take_handle(5, 1).size(), 1u);
-  EXPECT_EQ(Handover::adopt(first->fd()).value()->inherited_locks().size(), 1u)
-      << "what is being let go stays until the service has answered";
 }
 
 FilePtr file_of(uint64_t inode, uint32_t flags) {

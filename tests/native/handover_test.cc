@@ -65,53 +65,6 @@ TEST(Handover, OpenFilesAreInheritedAndClosedOnesAreNot) {
   EXPECT_FALSE(second->inherited()[1].unsettled);
 }
 
-TEST(Handover, LocksBelongToOneClientThatNamesEachCallOnce) {
-  auto first = mounted();
-  EXPECT_EQ(first->lock_client().size(), 16u);
-  EXPECT_NE(first->lock_client(), mounted()->lock_client());
-  auto one = first->new_lock_call(), two = first->new_lock_call();
-  auto second = Handover::adopt(first->fd()).value();
-  EXPECT_EQ(second->lock_client(), first->lock_client());
-  auto three = second->new_lock_call();
-  EXPECT_EQ(three.client_id, first->lock_client());
-  EXPECT_LT(one.request_id, two.request_id);
-  EXPECT_LT(two.request_id + 1'000'000, three.request_id) << "whatever the first has sent";
-}
-
-TEST(Handover, AWaitIsKnownUnderItsLastName) {
-  auto first = mounted();
-  uint32_t slot = first->begin_call(kUnique, first->new_lock_call());
-  auto last = first->new_lock_call();
-  first->rename_call(slot, last.request_id);
-  auto second = Handover::adopt(first->fd()).value();
-  ASSERT_NE(second->earlier_call(kUnique | kUniqueResend), nullptr);
-  EXPECT_EQ(second->earlier_call(kUnique | kUniqueResend)->request_id, last.request_id);
-  EXPECT_EQ(second->earlier_call(kUnique)->client_id, first->lock_client());
-}
-
-TEST(Handover, OwnersOfLocksAreInherited) {
-  auto first = mounted();
-  uint32_t gone = first->note_lock(5, 100, 64);
-  first->note_lock(6, 200, 65);
-  first->note_unlocked(gone);
-  auto second = Handover::adopt(first->fd()).value();
-  ASSERT_EQ(second->inherited_locks().size(), 1u);
-  EXPECT_EQ(second->inherited_locks()[0].inode, 6u);
-  EXPECT_EQ(second->inherited_locks()[0].owner, 200u);
-  EXPECT_EQ(second->inherited_locks()[0].handle, 65u);
-  EXPECT_NE(second->note_lock(7, 1, 1), second->inherited_locks()[0].slot);
-}
-
-TEST(Handover, TheLeasesOfTheKernelAreThoseOfWhoeverTookThem) {
-  auto first = mounted();
-  EXPECT_EQ(first->leases_of(), "");
-  first->set_leases_of(std::string(16, 'a'));
-  auto second = Handover::adopt(first->fd()).value();
-  EXPECT_EQ(second->leases_of(), std::string(16, 'a'));
-  EXPECT_EQ(Handover::adopt(first->fd()).value()->leases_of(), std::string(16, 'a'))
-      << "the second died before it had a session";
-}
-
 TEST(Handover, AWriteDuringASettlementStaysUnsettled) {
   auto first = mounted();
   uint32_t slot = first->note_open(64, 1000, O_RDWR);

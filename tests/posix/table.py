@@ -75,16 +75,7 @@ def _cases(call: str, number: int, row: tuple[str | Differs, ...]) -> list[Case]
     effects = rest[0] if rest else ""
     return [
         Case(
-            call,
-            number,
-            one,
-            _of(one, setup),
-            _of(one, action),
-            result,
-            _of(one, effects),
-            tuple(
-                dataclasses.replace(differ, effects=_of(one, differ.effects)) for differ in differs
-            ),
+            call, number, one, _of(one, setup), _of(one, action), result, _of(one, effects), differs
         )
         for one in PEOPLE.get(who, who).split()
     ]

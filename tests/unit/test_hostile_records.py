@@ -17,7 +17,7 @@ from fs3.auth.keyring import Key, Keyring
 from fs3.errors import BadRequest, Damaged, Denied, Refused
 from fs3.kv import keys
 from fs3.kv.memory import MemoryStore
-from fs3.meta import dirent, garbage, idempotency, intent, locks, quota, session, tombstone, tree
+from fs3.meta import dirent, garbage, idempotency, intent, quota, session, tombstone, tree
 from fs3.meta import inode as inodes
 from fs3.meta.allocator import reserved_end
 from fs3.meta.fsck import fsck
@@ -47,7 +47,6 @@ LAYOUT = inodes.Layout(1, 1, 1 << 20, 1, 7)
 FILE = inodes.Inode(7, inodes.FILE, 0o644, 1, 0, 0, layout=LAYOUT)
 LINK = inodes.Inode(8, inodes.SYMLINK, 0o777, 1, 0, 0, size=3, target=b"abc")
 SESSION = session.Session(7, b"s" * 16, b"c" * 16, 3, 5, 0, 0, 0)
-WAITER = locks.Waiter(3, locks.Owner(b"c" * 16, 5), 9, 0, 0, 9, 1, 77)
 RECORDED = idempotency.Recorded(0x104, 0, 3, 0, b"s" * 16, b"reply")
 REFUSED = idempotency.Recorded.refusal(0x104, 0, Refused(2, "meta/unlink", "no entry"))
 
@@ -82,15 +81,6 @@ DECODERS: dict[str, tuple[bytes, Callable[[bytes], Any]]] = {
         intent.TruncateIntent(7, True, 9, 5, 2).encode(),
         lambda record: intent.decode(7, record),
     ),
-    "locks": (b"\1" + bytes(24), lambda record: locks.decode_header(7, record)),
-    "lock": (
-        b"\1" + (9).to_bytes(8, "little") + b"\1" + bytes(12),
-        lambda record: locks.decode_range(keys.lock_range(7, 0, b"c" * 16, 5, 2), record),
-    ),
-    "lock wait": (
-        WAITER.encode(),
-        lambda record: locks.decode_waiter(keys.lock_waiter(7, 3), record),
-    ),
 }
 
 
@@ -118,8 +108,7 @@ def test_records_of_the_name_space(name: str, data: st.DataObject) -> None:
             | st.sampled_from(
                 [keys.IDEMPOTENCY, keys.GARBAGE, keys.TREE, keys.TOMBSTONE, keys.INTENT]
             )
-            | st.sampled_from([keys.ALLOCATOR, b"?"])
-            | st.sampled_from([keys.LOCK, keys.LOCK_WAITER, keys.CLIENT_LOCK, keys.OWNER_WAIT]),
+            | st.sampled_from([keys.ALLOCATOR, b"?"]),
             st.binary(max_size=44),
             st.one_of(*(near(sound) for sound, _ in DECODERS.values()), st.binary(max_size=20)),
         ),

@@ -83,10 +83,6 @@ CASES = {
             "flags": 2,
         },
     ),
-    "lock": (
-        pb.LOCK,
-        lambda w: {"inode": w.f, "action": pb.LockRequest.SET, "owner": 7, "type": 1, "end": 9},
-    ),
     "open": (pb.OPEN, lambda w: {"inode": w.f, "flags": os.O_WRONLY}),
     "open and truncate": (pb.OPEN, lambda w: {"inode": w.f, "flags": os.O_RDWR | os.O_TRUNC}),
     "sync": (
@@ -221,7 +217,6 @@ def test_an_id_belongs_to_one_method_and_one_user(world):
 
 
 def test_a_replay_has_no_lease(world):
-    world.call(pb.WATCH)
     body = world.request(pb.MKDIR, parent=1, name=b"d", mode=0o755)
     assert finish(world, world.send(pb.MKDIR, body), pb.MKDIR).entry.lease.ttl_ms
     assert not finish(world, world.send(pb.MKDIR, body), pb.MKDIR).entry.HasField("lease")

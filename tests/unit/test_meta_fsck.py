@@ -211,8 +211,7 @@ def test_every_check_has_a_damage():
     documented = {
         line.split("|")[1].strip() for line in module.__doc__.splitlines() if line.startswith("| ")
     } - {"check"}
-    of_locks = {"lock_inode", "lock_conflict"}  # test_meta_lock.py
-    assert documented == {check for check, _ in DAMAGE.values()} | of_locks
+    assert documented == {check for check, _ in DAMAGE.values()}
 
 
 def test_live_files(tree):

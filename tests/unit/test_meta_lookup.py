@@ -3,34 +3,17 @@
 import errno
 
 import pytest
-from meta_world import CLIENT
 
 from fs3._proto import meta_pb2 as pb
 
 
 def test_a_name_leads_to_its_attributes_under_a_lease(world):
-    session = world.call(pb.WATCH).session
     inode = world.create(b"f", mode=0o640)
     reply = world.call(pb.LOOKUP, parent=1, name=b"f")
     assert reply.entry.attr == world.attr(inode)
     assert reply.entry.attr.mode == 0o640
-    assert (reply.entry.lease.id, reply.entry.lease.ttl_ms) == (session, 60_000)
-    assert world.store.env.leases.holds_inode(CLIENT, inode)
-    assert world.store.env.leases.holds_name(CLIENT, 1, b"f")
-
-
-def test_a_missing_name_is_believed_under_a_lease_by_who_asks_for_it(world):
-    session = world.call(pb.WATCH).session
-    reply = world.call(pb.LOOKUP, parent=1, name=b"f", negative=True)
-    assert not reply.entry.HasField("attr")
-    assert reply.entry.lease.id == session
-    assert world.store.env.leases.holds_name(CLIENT, 1, b"f")
-    world.fails(errno.ENOENT, pb.LOOKUP, parent=1, name=b"g")
-
-
-def test_without_a_session_nothing_may_be_believed(world):
-    world.create(b"f")
-    assert not world.call(pb.LOOKUP, parent=1, name=b"f").entry.HasField("lease")
+    assert reply.entry.lease.ttl_ms == 1000
+    assert world.store.env.leases.holders(inode) == {b"client-aaaaaaaaa"}
 
 
 @pytest.mark.parametrize(

@@ -25,8 +25,6 @@ from fs3.meta.ops.getxattr import getxattr
 from fs3.meta.ops.keepalive import keepalive
 from fs3.meta.ops.link import link
 from fs3.meta.ops.listxattr import listxattr
-from fs3.meta.ops.lock import changes as changes_locks
-from fs3.meta.ops.lock import lock
 from fs3.meta.ops.lookup import lookup
 from fs3.meta.ops.mkdir import mkdir
 from fs3.meta.ops.open import open_, writes
@@ -61,7 +59,6 @@ class Verb(NamedTuple):
     creates: int = 0  # so many inode ids it may take
     has_header: bool = True
     may_be_durable: bool = False  # the request has a field `durable`
-    names: bool = False  # a lease of the reply is one on `parent` and `name` of the request as well
 
 
 def _always(request: Message) -> bool:
@@ -70,11 +67,6 @@ def _always(request: Message) -> bool:
 
 def _never(request: Message) -> bool:
     return False
-
-
-def no_transaction(txn: Transaction, request: Message, context: Context) -> Message:
-    """WATCH is about what the service keeps in memory: meta/watch.py answers it."""
-    raise AssertionError("WATCH is no transaction")
 
 
 def _opens_for_write(request: pb.OpenRequest) -> bool:
@@ -86,23 +78,14 @@ _TO_TRASH = NEW_DIRECTORIES
 VERBS: dict[int, Verb] = {
     verb.method: verb
     for verb in (
-        Verb(pb.LOOKUP, "lookup", pb.LookupRequest, pb.LookupReply, lookup, _never, names=True),
+        Verb(pb.LOOKUP, "lookup", pb.LookupRequest, pb.LookupReply, lookup, _never),
         Verb(pb.GETATTR, "getattr", pb.GetAttrRequest, pb.AttrReply, getattr_, _never),
         Verb(pb.SETATTR, "setattr", pb.SetAttrRequest, pb.AttrReply, setattr_, _always),
-        Verb(pb.CREATE, "create", pb.CreateRequest, pb.OpenReply, create, _always, 1, names=True),
-        Verb(pb.MKDIR, "mkdir", pb.MkdirRequest, pb.EntryReply, mkdir, _always, 1, names=True),
-        Verb(
-            pb.SYMLINK,
-            "symlink",
-            pb.SymlinkRequest,
-            pb.EntryReply,
-            symlink,
-            _always,
-            1,
-            names=True,
-        ),
+        Verb(pb.CREATE, "create", pb.CreateRequest, pb.OpenReply, create, _always, 1),
+        Verb(pb.MKDIR, "mkdir", pb.MkdirRequest, pb.EntryReply, mkdir, _always, 1),
+        Verb(pb.SYMLINK, "symlink", pb.SymlinkRequest, pb.EntryReply, symlink, _always, 1),
         Verb(pb.READLINK, "readlink", pb.ReadlinkRequest, pb.ReadlinkReply, readlink, _never),
-        Verb(pb.LINK, "link", pb.LinkRequest, pb.EntryReply, link, _always, names=True),
+        Verb(pb.LINK, "link", pb.LinkRequest, pb.EntryReply, link, _always),
         Verb(pb.UNLINK, "unlink", pb.UnlinkRequest, pb.RemoveReply, unlink, _always, _TO_TRASH),
         Verb(pb.RMDIR, "rmdir", pb.RmdirRequest, pb.RemoveReply, rmdir, _always, _TO_TRASH),
         Verb(
@@ -165,7 +148,5 @@ VERBS: dict[int, Verb] = {
             _always,
         ),
         Verb(pb.SETFLAGS, "setflags", pb.SetFlagsRequest, pb.AttrReply, setflags, _always),
-        Verb(pb.WATCH, "watch", pb.WatchRequest, pb.WatchReply, no_transaction, _never),
-        Verb(pb.LOCK, "lock", pb.LockRequest, pb.LockReply, lock, changes_locks),
     )
 }

@@ -14,9 +14,6 @@ def lookup(
     directory = inodes.load_directory(txn, request.parent, "lookup")
     require(directory, context.caller, EXECUTE, "lookup")
     dirent.check_name(request.name, "lookup")
-    if request.negative and dirent.find(txn, request.parent, request.name) is None:
-        lease = context.lease_name(request.parent, request.name)
-        return meta_pb2.LookupReply(entry=meta_pb2.Entry(lease=lease))
     found = dirent.load(txn, request.parent, request.name, "lookup")
     inode = inodes.load(txn, found.inode, "lookup")
     return meta_pb2.LookupReply(entry=context.entry(inode))

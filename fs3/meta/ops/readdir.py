@@ -30,18 +30,12 @@ def readdir(
     attributes = request.attributes and allowed(directory, context.caller, EXECUTE)
     for found in page:
         inode = inodes.find(txn, found.inode) if attributes else None
-        lease = None
-        if inode is not None:
-            lease = context.lease_entry(directory.number, found.name, found.inode)
         reply.entries.add(
             name=found.name,
             inode=found.inode,
             type=found.type,
             cookie=found.order,
             attr=inode.attr() if inode is not None else None,
-            leased=lease is not None,
         )
-        if lease is not None and not reply.HasField("lease"):
-            reply.lease.CopyFrom(lease)
     reply.end = len(page) < limit
     return reply
