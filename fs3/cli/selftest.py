@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from types import TracebackType
 
 import click
 
@@ -114,8 +115,14 @@ class ColdMounts:
     def __enter__(self) -> "ColdMounts":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        # Not close(): a mount that is busy because of `error` would take its place.
+        self._stack.__exit__(kind, error, trace)
 
     def fresh(self) -> pathlib.Path:
         """Unmounts the last one, mounts anew; returns the work directory as that mount shows it."""

@@ -33,8 +33,10 @@ def two_mounts(fs3: LocalFs3, name: str) -> Iterator[list[pathlib.Path]]:
 def test_random_operations(running: LocalFs3) -> None:
     with two_mounts(running, "peace") as mounts:
         tester = DataTester(mounts, seed=4711)
-        tester.run(OPERATIONS)
-        tester.remove()
+        try:
+            tester.run(OPERATIONS)
+        finally:  # a mismatch must be seen, not that the mount is busy with its files
+            tester.remove()
 
 
 @pytest.mark.timeout(600)
